@@ -1,0 +1,66 @@
+"""May this go to them? Will we take it? Cedar's only door.
+
+Policy is text that lawyers read: one folder for each jurisdiction, one file for each agreement, Cedar rules with
+`@id`, `@law`, `@says`, `@reviewed_by`, `@valid_until` and duties in `@obligation` (`contracts/policy-1.md`).
+
+Rules of this package:
+
+- It is pure. Texts and the day come in, values go out; `config.read_policies` reads the files.
+- It judges labels, never entries: `PolicySet.table` says once, for a partner and a surface, which field groups leave
+  under each label, and the data paths use that table.
+- It fails closed. No rule, a rule that errs, a word outside a closed list, an engine that breaks: the answer is no.
+  Any forbid wins. An allow counts only if every rule behind it is a permit with an id and a law.
+- Entries without `existence` are not shared at all; entries of a third country need leave to go onward as well.
+
+    texts = {"schema.cedarschema": …, "00-federation/restrictions.cedar": …, "XA/agreement-xb.cedar": …}
+    policies = load(texts, on=date(2027, 1, 15))
+    decision = policies.decide(ShareRequest(PartnerRef("XB-NCVI", "XB"), Action.SHARE_SERIES, Surface.SEALED, held))
+    decision.effect, decision.rule_ids, decision.obligations
+
+Standard: the Cedar language 4 (docs.cedarpolicy.com), through `cedarpy`.
+"""
+
+from gateway.policy.deciding import PolicySet, load
+from gateway.policy.examples import Example, parse_examples, try_example
+from gateway.policy.loading import FEDERATION, PLACE, SCHEMA
+from gateway.policy.words import (
+    Action,
+    Decision,
+    Duty,
+    Effect,
+    Explanation,
+    LabelInSet,
+    LabelRights,
+    Obligation,
+    PartnerRef,
+    Purpose,
+    Reason,
+    Rule,
+    RuleKind,
+    ShareRequest,
+)
+
+__all__ = [
+    "FEDERATION",
+    "PLACE",
+    "SCHEMA",
+    "Action",
+    "Decision",
+    "Duty",
+    "Effect",
+    "Example",
+    "Explanation",
+    "LabelInSet",
+    "LabelRights",
+    "Obligation",
+    "PartnerRef",
+    "PolicySet",
+    "Purpose",
+    "Reason",
+    "Rule",
+    "RuleKind",
+    "ShareRequest",
+    "load",
+    "parse_examples",
+    "try_example",
+]

@@ -1,0 +1,379 @@
+"""The policy set: decides, fills tables and explains. Pure, and closed on every failure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TypeVar
+
+import cedarpy
+
+from gateway.errors import ConfigError
+from gateway.model import ENTRY_GROUPS, FieldGroup, HandlingCode, Label, Restriction, Surface, VictimStatus
+from gateway.policy.loading import (
+    SCHEMA,
+    agreements,
+    build_engine,
+    digest_texts,
+    load_rules,
+    parse_schema,
+    sort_texts,
+)
+from gateway.policy.words import (
+    Action,
+    Decision,
+    Effect,
+    Explanation,
+    LabelInSet,
+    LabelRights,
+    PartnerRef,
+    Purpose,
+    Reason,
+    Rule,
+    RuleKind,
+    ShareRequest,
+    strictest,
+)
+
+MAX_BATCH = 512  # requests in one call to the engine: it holds the interpreter, about 60 us each, so 30 ms at most
+MAX_CACHED = 65_536  # table rows kept (about 1 KiB each): 16 partners with the most labels that a set may have
+
+JsonObject = dict[str, object]
+RightsKey = tuple[PartnerRef, Surface, LabelInSet, tuple[FieldGroup, ...]]
+ReceivedKey = tuple[PartnerRef, Surface, LabelInSet]
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def load(texts: Mapping[str, str], *, on: date) -> PolicySet:
+    """The policy set that these texts make on one day. It decides nothing unless every rule is sound.
+
+    Args:
+        texts: relative path to content: `schema.cedarschema`, `00-federation/*.cedar` and one country's `XA/*.cedar`.
+        on: the day to decide for. A permit past its `@valid_until` no longer permits; a forbid past it stays in
+            force, since a lapse must never open anything. Both are listed in `lapsed`.
+
+    Raises:
+        ConfigError: names the file and the rule.
+    """
+    placed = sort_texts(texts)
+    schema = parse_schema(placed.schema)
+    loaded = load_rules(placed, schema)
+    lapsed = tuple(rule for rule in loaded.rules.values() if rule.valid_until < on)
+    dropped = {rule.id for rule in lapsed if rule.kind is RuleKind.PERMIT}
+    in_force = {i: rule for i, rule in loaded.rules.items() if i not in dropped}
+    _check_schema_knows_our_words(schema)
+    return PolicySet(
+        digest=digest_texts(texts),
+        jurisdiction=placed.jurisdiction,
+        on=on,
+        rules=in_force,
+        lapsed=lapsed,
+        agreements=agreements(placed.rules, placed.jurisdiction),
+        _engine=build_engine(loaded, set(in_force)),
+        _schema=schema,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicySet:
+    """Sound rules on one day, under the law of one jurisdiction ("us").
+
+    `rules` are those in force by id. `lapsed` are the rules past their date: permits no longer in force, forbids that
+    stay. `digest` names the texts, not the day.
+    """
+
+    digest: str
+    jurisdiction: str
+    on: date
+    rules: Mapping[str, Rule]
+    lapsed: tuple[Rule, ...]
+    agreements: Mapping[str, frozenset[str]]
+    _engine: cedarpy.PolicySet = field(repr=False)
+    _schema: cedarpy.Schema = field(repr=False)
+    _rights: dict[RightsKey, LabelRights] = field(default_factory=dict, repr=False)
+    _received: dict[ReceivedKey, Decision] = field(default_factory=dict, repr=False)
+
+    @property
+    def good_until(self) -> date | None:
+        """The last day on which this set decides as it does now: load again on the day after. None without permits."""
+        return min((rule.valid_until for rule in self.rules.values() if rule.kind is RuleKind.PERMIT), default=None)
+
+    def decide(self, request: ShareRequest) -> Decision:
+        """The decision on one request. It raises nothing: what cannot be judged is denied."""
+        return self._decide_many([request])[0]
+
+    def table(
+        self,
+        partner: PartnerRef,
+        surface: Surface,
+        labels: Mapping[int, LabelInSet],
+        *,
+        groups: Sequence[FieldGroup] = ENTRY_GROUPS,
+    ) -> dict[int, LabelRights]:
+        """What may be shared with one partner, label by label; `groups` are the field groups asked about."""
+        asked = tuple(groups)
+        keys = {number: (partner, surface, held, asked) for number, held in labels.items()}
+        found, missing = _recall(self._rights, keys.values())
+        requests = [ShareRequest(partner, Action.share(group), surface, key[2]) for key in missing for group in asked]
+        decisions = self._decide_many(requests)
+        for place, key in enumerate(missing):
+            found[key] = _rights(asked, decisions[place * len(asked) : (place + 1) * len(asked)])
+        _remember(self._rights, found)
+        return {number: found[key] for number, key in keys.items()}
+
+    def receivable(
+        self, partner: PartnerRef, surface: Surface, labels: Mapping[int, LabelInSet]
+    ) -> dict[int, Decision]:
+        """Whether we take entries from one partner, label by label."""
+        keys = {number: (partner, surface, held) for number, held in labels.items()}
+        found, missing = _recall(self._received, keys.values())
+        requests = [ShareRequest(partner, Action.RECEIVE, surface, key[2]) for key in missing]
+        found.update(zip(missing, self._decide_many(requests), strict=True))
+        _remember(self._received, found)
+        return {number: found[key] for number, key in keys.items()}
+
+    def explain(self, request: ShareRequest) -> Explanation:
+        """The decision on one request in one plain sentence, with its rules."""
+        decision = self.decide(request)
+        return Explanation(request, decision, f"{_what(self, request, decision)}, {_because(decision)}.")
+
+    def _decide_many(self, requests: Sequence[ShareRequest]) -> list[Decision]:
+        """One decision for each request: every step that it needs is asked, and all must be allowed."""
+        steps = [[_step(request, action) for action in self._needed(request)] for request in requests]
+        unique = list(dict.fromkeys(step for listed in steps for step in listed))
+        answers: dict[ShareRequest, Decision] = {}
+        for start in range(0, len(unique), MAX_BATCH):
+            batch = unique[start : start + MAX_BATCH]
+            answers.update(zip(batch, self._ask(batch), strict=True))
+        return [_all_of([answers[step] for step in listed]) for listed in steps]
+
+    def _needed(self, request: ShareRequest) -> tuple[Action, ...]:
+        """The steps of an action, in the order they are judged.
+
+        What tells a partner anything about a third country's entry is onward transfer too. What belongs to the
+        partner's own country may always go home; the sharing rule still has to permit it.
+        """
+        action, owner = request.action, request.held.label.jurisdiction
+        if action in (Action.RECEIVE, Action.FORWARD):
+            return (action,)
+        foreign = owner not in (self.jurisdiction, request.partner.jurisdiction)
+        first = (Action.FORWARD,) if foreign else ()
+        if action.shares:
+            return tuple(dict.fromkeys((*first, Action.SHARE_EXISTENCE, action)))
+        return (*first, action)
+
+    def _ask(self, steps: Sequence[ShareRequest]) -> list[Decision]:
+        """The engine's answer to each single step."""
+        partners = {partner: str(n) for n, partner in enumerate(dict.fromkeys(s.partner for s in steps))}
+        labels = {held: str(n) for n, held in enumerate(dict.fromkeys(s.held for s in steps))}
+        try:
+            entities = cedarpy.Entities.from_json_str(
+                json.dumps(
+                    [
+                        *(_entity("Partner", i, partner_attributes(p), self._parents(p)) for p, i in partners.items()),
+                        *(_entity("Label", i, label_attributes(held), []) for held, i in labels.items()),
+                    ]
+                ),
+                self._schema,
+            )
+            requests = [
+                {
+                    "principal": _uid("Partner", partners[step.partner]),
+                    "action": _uid("Action", step.action),
+                    "resource": _uid("Label", labels[step.held]),
+                    "context": context_of(step),
+                }
+                for step in steps
+            ]
+            results = cedarpy.is_authorized_batch(requests, self._engine, entities, self._schema)
+            return [self._answer(step, result) for step, result in zip(steps, results, strict=True)]
+        except Exception:
+            # Whatever goes wrong inside the engine, the answer is no, and its reason says so.
+            return [Decision(Effect.DENY, Reason.ENGINE_ERROR, step.action) for step in steps]
+
+    def _answer(self, step: ShareRequest, result: cedarpy.AuthzResult) -> Decision:
+        """The engine's answer as a decision; only a clean Allow with a source of law behind it stays an allow."""
+        ids = result.diagnostics.reasons
+        rules = tuple(self.rules[i] for i in sorted(ids) if i in self.rules)
+        if result.diagnostics.errors:
+            # Cedar skips a forbid that errs and may then allow: any error at all means no.
+            return Decision(Effect.DENY, Reason.ENGINE_ERROR, step.action, rules)
+        if result.decision is cedarpy.Decision.Deny:
+            return Decision(Effect.DENY, Reason.FORBIDDEN if rules else Reason.NO_RULE, step.action, rules)
+        if result.decision is not cedarpy.Decision.Allow:
+            return Decision(Effect.DENY, Reason.ENGINE_ERROR, step.action, rules)
+        lawful = len(rules) == len(ids) > 0 and all(r.kind is RuleKind.PERMIT and r.id and r.law for r in rules)
+        if not lawful:
+            return Decision(Effect.DENY, Reason.NO_LAWFUL_PERMIT, step.action, rules)
+        duties = strictest([duty for rule in rules for duty in rule.obligations])
+        return Decision(Effect.ALLOW, Reason.PERMITTED, step.action, rules, duties)
+
+    def _parents(self, partner: PartnerRef) -> list[JsonObject]:
+        """The agreements that a partner's country is a party to."""
+        return [_uid("Agreement", name) for name, parties in self.agreements.items() if partner.jurisdiction in parties]
+
+
+def partner_attributes(partner: PartnerRef) -> JsonObject:
+    """What a rule can read of the principal."""
+    return {"agency": partner.agency, "jurisdiction": partner.jurisdiction}
+
+
+def label_attributes(held: LabelInSet) -> JsonObject:
+    """What a rule can read of the resource: every attribute, always.
+
+    The evaluation is split, so that a rule can say `["A", "B"].contains(resource.evaluation.source)` and
+    `resource.evaluation.information <= 3`.
+    """
+    label = held.label
+    return {
+        "set_name": held.set_name,
+        "originator": label.originator,
+        "jurisdiction": label.jurisdiction,
+        "handling": _reference("Handling", label.handling),
+        "category": label.category,
+        "victim_status": _reference("VictimStatus", label.victim_status),
+        "evaluation": {"source": label.evaluation[:1], "information": int(label.evaluation[1:])},
+        "legal_basis": label.legal_basis,
+        "restrictions": [_reference("Restriction", tag) for tag in label.restrictions],
+        "onward": list(label.onward),
+    }
+
+
+def context_of(step: ShareRequest) -> JsonObject:
+    """What a rule can read of the circumstances; the purpose is there only if one was given."""
+    context: JsonObject = {"surface": _reference("Surface", step.surface)}
+    if step.purpose is not None:
+        context["purpose"] = _reference("Purpose", step.purpose)
+    return context
+
+
+def _check_schema_knows_our_words(schema: cedarpy.Schema) -> None:
+    """ConfigError unless the schema describes each word of our closed lists and each action.
+
+    Without this check a schema of another version would still fail closed, but silently: everything denied.
+    """
+    label = Label("XZ-PROBE", "XZ", HandlingCode.H0, "probe:0", VictimStatus.UNKNOWN, "A1", "probe")
+    attributes = label_attributes(LabelInSet("XZ-PROBE/probe", label))
+    probes = [
+        *({**attributes, "handling": _reference("Handling", code)} for code in HandlingCode),
+        *({**attributes, "victim_status": _reference("VictimStatus", status)} for status in VictimStatus),
+        {**attributes, "restrictions": [_reference("Restriction", tag) for tag in Restriction]},
+    ]
+    partner = PartnerRef("XZ-PROBE", "XZ")
+    listed = [_entity("Label", str(n), probe, []) for n, probe in enumerate(probes)]
+    listed.append(_entity("Partner", "0", partner_attributes(partner), [_uid("Agreement", "probe")]))
+    nothing = cedarpy.PolicySet.from_str("")
+    try:
+        entities = cedarpy.Entities.from_json_str(json.dumps(listed), schema)
+        requests = [
+            {
+                "principal": _uid("Partner", "0"),
+                "action": _uid("Action", action),
+                "resource": _uid("Label", "0"),
+                "context": context_of(ShareRequest(partner, action, surface, LabelInSet("XZ-PROBE/probe", label), why)),
+            }
+            for action in Action
+            for surface in Surface
+            for why in (Purpose if action in (Action.LOOK_UP, Action.REFER) else (None,))
+        ]
+        results = cedarpy.is_authorized_batch(requests, nothing, entities, schema)
+    except ValueError as error:
+        raise ConfigError("the policy schema does not describe this program's labels", place=SCHEMA) from error
+    if any(result.diagnostics.errors for result in results):
+        raise ConfigError("the policy schema does not describe this program's actions", place=SCHEMA)
+
+
+def _step(request: ShareRequest, action: Action) -> ShareRequest:
+    """One step of a request; the purpose travels only to the actions that it is for."""
+    purpose = request.purpose if action is request.action else None
+    return ShareRequest(request.partner, action, request.surface, request.held, purpose)
+
+
+def _all_of(answers: Sequence[Decision]) -> Decision:
+    """The first deny, else one allow with the rules and duties of every step."""
+    for answer in answers:
+        if not answer.allowed:
+            return answer
+    rules = {rule.id: rule for answer in answers for rule in answer.rules}
+    duties = strictest([duty for answer in answers for duty in answer.obligations])
+    last = answers[-1]
+    return Decision(last.effect, last.reason, last.action, tuple(rules[i] for i in sorted(rules)), duties)
+
+
+def _rights(groups: Sequence[FieldGroup], decisions: Sequence[Decision]) -> LabelRights:
+    """One row of the table, from one decision for each group."""
+    allowed = [decision for decision in decisions if decision.allowed]
+    refused = [decision for decision in decisions if not decision.allowed]
+    return LabelRights(
+        groups=frozenset(group for group, decision in zip(groups, decisions, strict=True) if decision.allowed),
+        obligations=strictest([duty for decision in allowed for duty in decision.obligations]),
+        permits=tuple(sorted({i for decision in allowed for i in decision.rule_ids})),
+        forbids=tuple(sorted({i for decision in refused for i in decision.rule_ids})),
+    )
+
+
+def _recall(cache: dict[K, V], keys: Iterable[K]) -> tuple[dict[K, V], list[K]]:
+    """What the cache holds of these keys, and the keys it lacks, each once."""
+    wanted = list(dict.fromkeys(keys))
+    # One look at each key: another thread may empty the cache meanwhile.
+    found = {key: kept for key in wanted if (kept := cache.get(key)) is not None}
+    return found, [key for key in wanted if key not in found]
+
+
+def _remember(cache: dict[K, V], found: Mapping[K, V]) -> None:
+    """Keep what was found; a full cache starts again, since tables are cheap to fill and must not grow for ever."""
+    if len(cache) + len(found) > MAX_CACHED:
+        cache.clear()
+    cache.update(found)
+
+
+def _uid(kind: str, name: str) -> JsonObject:
+    return {"type": kind, "id": str(name)}
+
+
+def _reference(kind: str, name: str) -> JsonObject:
+    return {"__entity": _uid(kind, name)}
+
+
+def _entity(kind: str, name: str, attributes: JsonObject, parents: list[JsonObject]) -> JsonObject:
+    return {"uid": _uid(kind, name), "attrs": attributes, "parents": parents}
+
+
+def _what(policy_set: PolicySet, request: ShareRequest, decision: Decision) -> str:
+    """Who gets what, or not: "XB-NCVI does not receive perceptual digests of XA-NCVI/identified-victims (H1, …)"."""
+    partner, action, held = request.partner.agency, request.action, request.held
+    entries = f"{held.set_name} ({_label_words(held.label)})"
+    no = not decision.allowed
+    if action is Action.RECEIVE:
+        return f"{policy_set.jurisdiction} {'does not take' if no else 'takes'} entries of {entries} from {partner}"
+    if action is Action.FORWARD:
+        return f"entries of {entries} {'may not' if no else 'may'} be passed on to {partner}"
+    if action is Action.LOOK_UP:
+        return f"{partner} {'may not' if no else 'may'} look up entries of {entries}"
+    if action is Action.REFER:
+        return f"a case under {entries} {'may not' if no else 'may'} be referred to {partner}"
+    group = action.removeprefix("share_").replace("_", " ")
+    return f"{partner} {'does not receive' if no else 'receives'} {group} of {entries}"
+
+
+def _label_words(label: Label) -> str:
+    words = [label.originator, label.handling, label.category, label.victim_status, label.evaluation]
+    return ", ".join([*words, *label.restrictions])
+
+
+def _because(decision: Decision) -> str:
+    """The reason in words, with the rules that gave it."""
+    step = decision.action.replace("_", " ")
+    quoted = "; ".join(f"{rule.id}: {rule.says.rstrip('.')} ({rule.law})" for rule in decision.rules)
+    if decision.reason is Reason.PERMITTED:
+        return f"because it is permitted [{quoted}]"
+    if decision.reason is Reason.FORBIDDEN:
+        return f"because {step} is forbidden [{quoted}]"
+    if decision.reason is Reason.NO_RULE:
+        return f"because no rule permits it (asked: {step})"
+    if decision.reason is Reason.NO_LAWFUL_PERMIT:
+        return f"because a deciding rule names no law (asked: {step})"
+    return f"because the policy engine could not judge it, and what cannot be judged is denied (asked: {step})"
