@@ -1,0 +1,384 @@
+"""Project VIC's VICS media lists, versions 1.1 to 1.3 and 2.0: one JSON object, read record by record.
+
+The data model is not public; the names are those that open readers and writers use.
+
+Rules:
+- `"@odata.context"` names version 2.0 and a country, `"odata.metadata"` version 1.x. It must stand before `"value"`,
+  the list of records, as all known writers put it: nothing is kept back until it turns up.
+- A category is a number whose meaning is the country's: it is carried as scheme:number, 0 included, never translated.
+  The scheme is `vics-us` for country US; for `Default` the user's `category_scheme`, else `vics-default`; for 1.x the
+  user's, else `vics-1.3`.
+- VictimIdentified true, false or absent becomes victim_status identified, unidentified or not stated. MediaID becomes
+  source_ref, Series series, MimeType media_type, DateUpdated seen.
+- Digests are MD5, SHA1, SHA256, SHA512, PhotoDNA and the AlternativeHashes that this gateway knows; two that disagree
+  refuse the record.
+- Every other member is dropped at the door and counted where it has a value. So imagery, paths and remarks
+  (Miniature, RelativeFilePath, MediaFiles, Exifs, Tags, Comments) never pass, under whatever name.
+- A record that names a member twice is refused: which one counts would be a guess.
+- In the report `line` is the number of the record in the list, from 1. Faults of the file name record and line.
+
+Numbers never become floats. The window holds one chunk and at most one record: strict `json` from the standard library
+reads one record at a time out of it. (A streaming parser was tried: yajl turns a lone surrogate into `?`, and 6 kB of
+opening brackets made its item builder take 91 MB.)
+
+Worked example: `{"@odata.context": "http://github.com/VICSDATAMODEL/ProjectVic/DataModels/2.0.xml/US/$metadata#Media",
+"value": [{"MediaID": 7, "Category": 0, "MD5": "88653FC1…5C70"}]}` is one draft: source_ref "7", category "vics-us:0".
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, NoReturn
+
+from gateway.adapters.fields import DIGEST_READERS, VICTIM_STATUS_BY_FLAG, read_flag, read_moment, read_text
+from gateway.adapters.rows import (
+    NO_DIGEST,
+    WHOLE_ROW,
+    ReadOptions,
+    drop_named,
+    read_chunk,
+    refusal,
+    text_start,
+)
+from gateway.errors import MalformedError, TooLargeError
+from gateway.model import AdapterReport, EntryDraft
+
+# A record may carry a picture's thumbnail, which is dropped, but has to be read over.
+MAX_RECORD_CHARS = 4 * 1024 * 1024
+CONTEXT_2 = "@odata.context"
+CONTEXT_1 = "odata.metadata"
+RECORDS = "value"
+
+DIGEST_MEMBERS = {"MD5": "md5", "SHA1": "sha1", "SHA256": "sha256", "SHA512": "sha512", "PhotoDNA": "photodna"}
+OTHER_MEMBERS = ("MediaID", "Category", "AlternativeHashes", "VictimIdentified", "Series", "MimeType", "DateUpdated")
+# HashName without case, spaces, dashes and underscores, so that "SHA-256" and "PhotoDNA" are met however spelt.
+ALTERNATIVE_HASHES = {
+    "md5": "md5",
+    "sha1": "sha1",
+    "sha256": "sha256",
+    "sha512": "sha512",
+    "photodna": "photodna",
+    "pdna": "photodna",
+    "pdq": "pdq",
+    "ssdeep": "ssdeep",
+    "vpdq": "vpdq",
+}
+
+_CARRIED = frozenset(OTHER_MEMBERS)
+_MEDIA_2 = re.compile(
+    r"https?://github\.com/VICSDATAMODEL/ProjectVic/DataModels/2\.0\.xml/([A-Za-z]{2,16})/\$metadata#Media"
+)
+_MEDIA_1 = re.compile(r"https?://github\.com/ICMEC/ProjectVic/DataModels/(1\.[123])\.xml#Media")
+_CATEGORY_NUMBER = re.compile(r"[0-9]{1,9}")  # more digits are a mistake, not a category
+_SPACE = re.compile(r"[ \t\n\r]*")
+_SPELLING = str.maketrans("", "", " -_")
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # where a byte that is not UTF-8 stood
+_AFTER_VALUE = frozenset(",:]} \t\n\r")
+_DIGEST_READERS = {member: (name, DIGEST_READERS[name]) for member, name in DIGEST_MEMBERS.items()}
+
+
+def read(source: BinaryIO, report: AdapterReport, options: ReadOptions) -> Iterator[EntryDraft]:
+    """The drafts of a VICS media list."""
+    window = _Window(source)
+    scheme = _read_head(window, report, options)
+    for record in _records(window):
+        report.read += 1
+        try:
+            if window.has_bad_byte():
+                raise refusal(WHOLE_ROW, "is not UTF-8")
+            draft = _draft(record, scheme, report)
+        except MalformedError as error:
+            report.refuse(window.record, error.place, error.message)
+        else:
+            report.accepted += 1
+            yield draft
+    _read_end(window, report)
+
+
+# The file: head, records, end
+
+
+def _read_head(window: _Window, report: AdapterReport, options: ReadOptions) -> str:
+    """The category scheme; the window then stands inside the list of records."""
+    scheme = ""
+    window.expect("{")
+    while (name := window.member_name()) != RECORDS:
+        value = window.value()
+        if name in (CONTEXT_1, CONTEXT_2):
+            if scheme:
+                raise window.fault("two contexts")
+            scheme = _scheme(name, value, options, window)
+        else:
+            drop_named(report, name)
+        window.expect(",")
+    if not scheme:
+        raise window.fault(f"no {CONTEXT_2} or {CONTEXT_1} before the records")
+    window.expect("[")
+    return scheme
+
+
+def _scheme(name: str, context: object, options: ReadOptions, window: _Window) -> str:
+    pattern = _MEDIA_2 if name == CONTEXT_2 else _MEDIA_1
+    found = pattern.fullmatch(context) if isinstance(context, str) else None
+    if not found:
+        raise window.fault(f"{name} does not name a VICS media list that is known here")
+    word = str(found[1]).lower()
+    # Only a country is the file's own word for what its numbers mean; "default" and a version leave it to the user.
+    own = name == CONTEXT_2 and word != "default"
+    return f"vics-{word}" if own else options.category_scheme or f"vics-{word}"
+
+
+def _records(window: _Window) -> Iterator[object]:
+    if window.peek() == "]":
+        window.expect("]")
+        return
+    while True:
+        window.record += 1
+        yield window.value()
+        if window.expect(",]") == "]":
+            return
+
+
+def _read_end(window: _Window, report: AdapterReport) -> None:
+    while window.expect(",}") == ",":
+        name = window.member_name()
+        if name in (RECORDS, CONTEXT_1, CONTEXT_2):
+            raise window.fault(f"{name} stands twice or too late")
+        window.value()
+        drop_named(report, name)
+    if window.peek():
+        raise window.fault("there is more after the end")
+
+
+# One record
+
+
+def _draft(record: object, scheme: str, report: AdapterReport) -> EntryDraft:
+    if not isinstance(record, dict):
+        raise refusal(WHOLE_ROW, "is not an object")
+    if type(record) is _Doubled:
+        raise refusal(WHOLE_ROW, "names a member twice")
+    digests = _digests(record, report)
+    get = record.get
+    return EntryDraft(
+        digests,
+        source_ref=_source_ref(get("MediaID")),
+        media_type=_text(get("MimeType"), "MimeType"),
+        category=_category(get("Category"), scheme),
+        series=_text(get("Series"), "Series"),
+        victim_status=VICTIM_STATUS_BY_FLAG[_flag(get("VictimIdentified"), "VictimIdentified")],
+        seen=_seen(get("DateUpdated"), report),
+    )
+
+
+def _digests(record: dict[str, object], report: AdapterReport) -> dict[str, bytes]:
+    """The digests of the record; what is not carried is counted in the same pass, the longest of the whole import."""
+    digests = {}
+    dropped = report.dropped_fields
+    for name, value in record.items():
+        if name in _DIGEST_READERS:
+            if text := _stated(value, name):
+                algorithm, read_digest = _DIGEST_READERS[name]
+                digests[algorithm] = read_digest(text, name)
+        elif name not in _CARRIED and (value or value == 0):  # false and 0 are values; null, "", [] and {} are none
+            if name in dropped:
+                dropped[name] += 1
+            else:
+                drop_named(report, name)
+    alternatives = record.get("AlternativeHashes")
+    if alternatives is not None and alternatives != "":
+        _add_alternatives(digests, alternatives, report)
+    if not digests:
+        raise refusal(WHOLE_ROW, NO_DIGEST)
+    return digests
+
+
+def _add_alternatives(digests: dict[str, bytes], alternatives: object, report: AdapterReport) -> None:
+    if not isinstance(alternatives, list):
+        raise refusal("AlternativeHashes", "is not a list")
+    for alternative in alternatives:
+        if not isinstance(alternative, dict) or type(alternative) is _Doubled:
+            raise refusal("AlternativeHashes", "has an item that is not an object of single members")
+        name = _stated(alternative.get("HashName"), "HashName")
+        algorithm = ALTERNATIVE_HASHES.get(name.casefold().translate(_SPELLING))
+        if algorithm is None:
+            if alternative.get("HashValue"):
+                drop_named(report, name, within="AlternativeHashes")
+            continue
+        text = _stated(alternative.get("HashValue"), "HashValue")
+        if not text:
+            continue
+        digest = DIGEST_READERS[algorithm](text, f"AlternativeHashes: {algorithm}")
+        if digests.setdefault(algorithm, digest) != digest:
+            raise refusal("AlternativeHashes", f"disagrees on {algorithm} with another member of the record")
+
+
+def _stated(value: object, field: str, kinds: str = "is not text") -> str:
+    """The text that stands there, "" where nothing does."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise refusal(field, kinds)
+    return value.strip()
+
+
+def _text(value: object, field: str) -> str:
+    return read_text(_stated(value, field), field)
+
+
+def _number_or_text(value: object, field: str) -> str:
+    # `type`, because bool is an int to Python, not to JSON.
+    return str(value) if type(value) is int else _stated(value, field, "is neither a whole number nor text")
+
+
+def _source_ref(value: object) -> str:
+    return read_text(_number_or_text(value, "MediaID"), "MediaID")
+
+
+def _category(value: object, scheme: str) -> str:
+    text = _number_or_text(value, "Category")
+    if not text:
+        return ""
+    if not _CATEGORY_NUMBER.fullmatch(text):
+        raise refusal("Category", "is not a whole number from 0 up")
+    return f"{scheme}:{text.lstrip('0') or '0'}"
+
+
+def _flag(value: object, field: str) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise refusal(field, "is neither true, false, null nor text")
+    return read_flag(value, field)
+
+
+def _seen(value: object, report: AdapterReport) -> int:
+    text = _stated(value, "DateUpdated")
+    seconds = read_moment(text, "DateUpdated") if text else 0
+    if text and not seconds:
+        report.drop("DateUpdated")
+    return seconds
+
+
+# JSON, a window at a time
+
+
+class _Doubled(dict[str, object]):
+    """An object in which a name stands twice."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else _Doubled(members)
+
+
+def _no_constant(_word: str) -> NoReturn:
+    # RFC 8259 section 6: no NaN, no Infinity.
+    raise ValueError
+
+
+def _fraction(_digits: str) -> object:
+    # No member that is carried may be one, so what it was is of no interest: it is neither a whole number nor text.
+    return _FRACTION
+
+
+_FRACTION = object()
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_fraction, parse_constant=_no_constant).raw_decode
+
+
+class _Window:
+    """The stretch of JSON text at hand. It moves forward only, and grows only until the value at hand is whole."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self.record = 0  # number of the record at hand, 0 before the first
+        self._source = source
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._text = self._decoder.decode(text_start(read_chunk(source)))
+        self._suspect = _has_surrogate(self._text)
+        self._start = self._end = 0  # of the value read last; reading goes on at the end
+        self._lines_before = 0
+        self._is_last = False
+
+    def value(self) -> object:
+        """The JSON value that stands next."""
+        while True:
+            found = _SPACE.match(self._text, self._end)
+            self._start = found.end() if found else self._end
+            try:
+                value, end = _decode(self._text, self._start)
+            except json.JSONDecodeError as error:
+                # Cut off or broken? As long as there is more to come it may be cut off.
+                if not self._grow():
+                    raise self.fault("the JSON is broken", error.pos) from error
+            except RecursionError as error:
+                raise self.fault("the JSON is nested too deep") from error
+            except ValueError as error:
+                raise self.fault("a number is not one of JSON's, or too long") from error
+            else:
+                # "1.5" cut after the dot decodes as 1: a value is whole once it is seen to have ended.
+                if self._text[end : end + 1] in _AFTER_VALUE or not self._grow():
+                    self._end = end
+                    return value
+
+    def member_name(self) -> str:
+        """The name that stands next, and the colon after it."""
+        name = self.value()
+        if not isinstance(name, str):
+            raise self.fault("the JSON is broken")
+        self.expect(":")
+        return name
+
+    def expect(self, characters: str) -> str:
+        """Step over the next character, which must be one of these."""
+        found = self._text[self._end : self._end + 1]
+        if not found or found not in characters:
+            found = self.peek()
+            if not found or found not in characters:
+                raise self.fault("the JSON is broken", self._end)
+        self._end += 1
+        return found
+
+    def peek(self) -> str:
+        """The next character that is not space, "" at the end of the file."""
+        while True:
+            found = _SPACE.match(self._text, self._end)
+            self._end = found.end() if found else self._end
+            if self._end < len(self._text):
+                return self._text[self._end]
+            if not self._grow():
+                return ""
+
+    def has_bad_byte(self) -> bool:
+        """Whether a byte that is not UTF-8 stood in the value read last."""
+        return self._suspect and _ESCAPED_BYTE.search(self._text, self._start, self._end) is not None
+
+    def fault(self, message: str, at: int | None = None) -> MalformedError:
+        """The error that refuses the file, naming the place."""
+        line = self._lines_before + self._text.count("\n", 0, self._start if at is None else at) + 1
+        return MalformedError(message, place=f"record {self.record}, line {line}" if self.record else f"line {line}")
+
+    def _grow(self) -> bool:
+        """Take in one chunk more and let go of what was read; False at the end of the file."""
+        if self._is_last:
+            return False
+        if len(self._text) - self._end > MAX_RECORD_CHARS:
+            fault = self.fault(f"the JSON is broken, or a record is longer than {MAX_RECORD_CHARS} characters")
+            raise TooLargeError(fault.message, place=fault.place)
+        chunk = read_chunk(self._source)
+        self._is_last = not chunk
+        self._lines_before += self._text.count("\n", 0, self._end)
+        self._text = self._text[self._end :] + self._decoder.decode(chunk, final=self._is_last)
+        self._suspect = _has_surrogate(self._text)
+        self._start = self._end = 0
+        return True
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
