@@ -1,0 +1,285 @@
+"""Serving and applying pages of hash sets; what a gateway answers to a partner that has proved who it is.
+
+`Exchange` is what doors and `sync` hold. Its methods block (they read and write the store): async callers go through
+`asyncio.to_thread`. The caller's name is always one that the door has authenticated.
+
+    push   our Server.page  -> partner's Exchange.accept -> Mirrors.apply   (one apply for both ways)
+    pull   partner's Server.page -> our Exchange.take_page -> Mirrors.apply
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import BinaryIO
+
+from gateway.audit import EventKind, verify_receipt
+from gateway.crypto import canonical, envelope
+from gateway.crypto.checkpoint import VerifierKey
+from gateway.crypto.keys import VerifyingKey
+from gateway.errors import (
+    ConflictError,
+    DeniedError,
+    GatewayError,
+    MalformedError,
+    NotFoundError,
+    OverloadedError,
+    StaleCursorError,
+    VerificationError,
+)
+from gateway.exchange.applying import Applied, Mirrors
+from gateway.exchange.labels import digest_key
+from gateway.exchange.ledger import Ledger
+from gateway.exchange.lookup import Lookup
+from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
+from gateway.exchange.shelf import Shelf
+from gateway.interchange import (
+    HEAD_TYPE,
+    MAIL_TYPE,
+    MAX_CARD_OPENING_KEYS,
+    MAX_DOCUMENT_BYTES,
+    MAX_PAGE_BYTES,
+    PAGE_TYPE,
+    Cursor,
+    FeedHead,
+    IdentityCard,
+)
+from gateway.mailbox import Mailbox, SealedMail
+from gateway.node import Node
+from gateway.partners import active_card
+from gateway.receipts import Message, repeated
+from gateway.recording import RecordingBound
+from gateway.store.tables import OutboxRow
+
+RECEIPT_MEDIA_TYPE = "application/vnd.partner-exchange.receipt+json"
+MAX_ATTEMPTS = 50  # of one page: two days of back-off
+MAX_REFUSALS_RECORDED = 120  # a minute and partner: honest mistakes all show, a flood does not fill the log
+CURSOR_MEDIA_TYPE = "application/vnd.partner-exchange.cursor+json"
+
+__all__ = ["Accepted", "Exchange", "SealedHead", "SealedPage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a message: a receipt, or for a feed head the cursor from which to push."""
+
+    media_type: str
+    body: bytes
+
+
+class Exchange:
+    """One gateway's exchange with its partners."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.shelf = Shelf(node.keystore.master_key, node.random)
+        self.ledger = Ledger(node, self.shelf)
+        self.server = Server(node, self.shelf)
+        self.mailbox = Mailbox(node)
+        self.mirrors = Mirrors(node, self.shelf, self.mailbox)
+        self.lookup = Lookup(node, self.shelf)
+        self._refusals = RecordingBound(MAX_REFUSALS_RECORDED, 10 * MAX_REFUSALS_RECORDED)
+
+    # What we send
+
+    def page_to_push(self, partner: str, set_name: str, cursor: Cursor) -> SealedPage | None:
+        """The next page to push, queued and logged before it leaves; None when the partner has everything."""
+        return self.server.page(self._active(partner), set_name, cursor, kind=EventKind.PAGE_SENT)
+
+    def confirm_push(self, partner: str, message_id: str, receipt: bytes, end: Cursor | None = None) -> None:
+        """Verify and keep the partner's receipt for a page that we pushed."""
+        card = self._active(partner)
+        with self.node.store.reading() as tx:
+            sent = tx.mail.sent(message_id)
+        if sent is None:
+            raise NotFoundError("no such message was sent")
+        verify_receipt(receipt, VerifierKey.parse(card.log), manifest_digest=sent.manifest_digest)
+        self.server.confirm(card, message_id, receipt, end)
+
+    def waiting_pages(self, partner: str) -> list[OutboxRow]:
+        """Pages that were on their way to a partner and have no receipt yet, oldest first."""
+        with self.node.store.reading() as tx:
+            return [row for row in tx.mail.waiting(partner) if row.payload_type == PAGE_TYPE]
+
+    def give_up(self, message_id: str, reason: str) -> None:
+        """End a message that can never be taken; the reason stays with it."""
+        with self.node.store.transaction() as tx:
+            tx.mail.close(message_id, state="dead", error=reason)
+
+    def note_failure(self, message_id: str, reason: str) -> None:
+        """Count a failed attempt; after too many the message is given up, so that it stands in nobody's way."""
+        with self.node.store.transaction() as tx:
+            tx.mail.note_failure(message_id, reason)
+            sent = tx.mail.sent(message_id)
+            if sent is not None and sent.attempts >= MAX_ATTEMPTS:
+                tx.mail.close(message_id, state="dead", error=f"given up after {sent.attempts} attempts: {reason}")
+
+    def confirm_mail(self, partner: str, until: int, sealed: SealedMail, receipt: bytes) -> None:
+        """Verify and keep the partner's receipt for mailbox messages up to a number."""
+        key = VerifierKey.parse(self._active(partner).log)
+        proof = verify_receipt(receipt, key, manifest_digest=sealed.manifest_digest)
+        if proof.event.kind is not EventKind.MAILBOX_RECEIVED or proof.event.details.get("sequence") != until:
+            raise VerificationError("receipt: for another message")
+        self.mailbox.confirm(partner, until, receipt)
+
+    # What partners ask for
+
+    def sets_for(self, partner: str) -> list[dict[str, object]]:
+        """The sets that a partner may follow here."""
+        card = self._active(partner)
+        found = self.server.served_sets(card)
+        return [{"set": one.hash_set.name, "purpose": one.hash_set.purpose} for one in found]
+
+    def head_for(self, partner: str, set_name: str, held: Container[str] = ()) -> SealedHead:
+        """The feed head of a set, sealed for a partner; NotFoundError where it may not see the set.
+
+        Args:
+            held: entity tags of heads that the partner says it holds, with all that they speak of.
+        """
+        return self.server.head(self._active(partner), set_name, held=held)
+
+    def page_for(self, partner: str, set_name: str, cursor: Cursor) -> SealedPage | None:
+        """The page that brings a partner on from its cursor; None when there is nothing to bring."""
+        return self.server.page(self._active(partner), set_name, cursor, kind=EventKind.PAGE_SERVED)
+
+    def mailbox_for(self, partner: str, after: int) -> bytes | None:
+        """Mailbox messages above a number, sealed; None without any. Asking acknowledges those up to `after`."""
+        return self.mailbox.sealed_after(self._active(partner), after)
+
+    # What partners send
+
+    def accept(self, partner: str, source: BinaryIO) -> Accepted:
+        """Take one envelope that `partner` posted; the same message again gets the same answer and no second effect.
+
+        Raises:
+            MalformedError, VerificationError, DeniedError: refused whole, and logged.
+            StaleCursorError: the page does not start where our mirror stands; the error carries the cursor.
+            ConflictError: the message id is taken by other content.
+        """
+        card = self._active(partner)
+        opened: envelope.OpenedEnvelope | None = None
+        try:
+            opened = self._open(card, source)
+            return self._dispatch(card, opened, pushed=True)
+        except (MalformedError, VerificationError, DeniedError, ConflictError) as error:
+            if not isinstance(error, StaleCursorError):
+                self._log_refusal(partner, opened, error)
+            raise
+
+    def take_head(self, partner: str, body: bytes) -> FeedHead:
+        """Verify and keep the feed head that a poll of `partner` brought."""
+        opened = self._open(self._active(partner), BytesIO(body), expected=HEAD_TYPE)
+        return self.mirrors.note_head(partner, opened.read_payload(MAX_DOCUMENT_BYTES))
+
+    def take_page(self, partner: str, body: bytes) -> Applied:
+        """Apply the page that a pull from `partner` brought; refusals are logged as for a push."""
+        card = self._active(partner)
+        opened: envelope.OpenedEnvelope | None = None
+        try:
+            opened = self._open(card, BytesIO(body), expected=PAGE_TYPE)
+            message = Message(partner, opened.manifest.message_id, opened.manifest_digest)
+            return self.mirrors.apply(message, opened.read_payload(MAX_PAGE_BYTES), pushed=False)
+        except GatewayError as error:
+            if not isinstance(error, OverloadedError):
+                self._log_refusal(partner, opened, error)
+            raise
+
+    def take_mail(self, partner: str, body: bytes) -> int:
+        """Take the mailbox messages that a poll of `partner` brought; returns the highest number held."""
+        opened = self._open(self._active(partner), BytesIO(body), expected=MAIL_TYPE)
+        self.mailbox.receive(self._message(partner, opened), opened.read_payload(MAX_DOCUMENT_BYTES))
+        return self.mailbox.last_received(partner)
+
+    # Inside
+
+    def held_head(self, partner: str, set_name: str) -> tuple[FeedHead, str] | None:
+        """The feed head of a partner's set while it lives, with its entity tag, if we hold all that it speaks of."""
+        with self.node.store.reading() as tx:
+            mirror = tx.sets.find(set_name)
+        if mirror is None or mirror.hub != partner or not mirror.head:
+            return None
+        head = replace(FeedHead.parse(mirror.head.encode()), key=digest_key(self.node, mirror).hex())
+        own_keys = [key.public for key in self.node.keystore.opening_keys[:MAX_CARD_OPENING_KEYS]]
+        complete = head.cursor == Cursor(mirror.epoch, mirror.view, mirror.seq)
+        return (head, head_etag(head, own_keys)) if complete and head.expires > self.node.clock() else None
+
+    def card_of(self, partner: str) -> IdentityCard:
+        """The identity card of an active partner."""
+        return self._active(partner)
+
+    def _active(self, partner: str) -> IdentityCard:
+        with self.node.store.reading() as tx:
+            return active_card(self.node, tx, partner)
+
+    def _open(self, card: IdentityCard, source: BinaryIO, *, expected: str | None = None) -> envelope.OpenedEnvelope:
+        """The verified envelope: sealed for us, signed by the caller itself, for us or for a view that we follow."""
+        with self.node.store.reading() as tx:
+            heads = [row.head for row in tx.sets.all() if row.hub == card.agency and row.head]
+        audiences = {envelope.view_audience(FeedHead.parse(head.encode()).cursor.view) for head in heads}
+        audiences.add(envelope.agency_audience(self.node.agency))
+        opened = envelope.open_envelope(
+            source,
+            self.node.keystore.opening_keys,
+            _key_of(card),
+            now=self.node.clock(),
+            audiences=audiences,
+            was_taken_in=lambda manifest, digest: expected is None and self._was_taken_in(manifest, digest),
+        )
+        if expected is not None and opened.manifest.payload_type != expected:
+            raise MalformedError("the envelope brings another payload type than was asked for")
+        return opened
+
+    def _was_taken_in(self, manifest: envelope.Manifest, digest: str) -> bool:
+        """Whether a push was taken in before. Our view or the day may have changed since; its receipt has not."""
+        with self.node.store.reading() as tx:
+            before = tx.mail.accepted(manifest.sender, manifest.message_id)
+        return before is not None and before[0] == digest
+
+    def _dispatch(self, card: IdentityCard, opened: envelope.OpenedEnvelope, *, pushed: bool) -> Accepted:
+        message = self._message(card.agency, opened)
+        with self.node.store.reading() as tx:
+            before = repeated(tx, message)
+        if before is not None:
+            return Accepted(RECEIPT_MEDIA_TYPE, before)
+        match opened.manifest.payload_type:
+            case t if t == HEAD_TYPE:
+                head = self.mirrors.note_head(card.agency, opened.read_payload(MAX_DOCUMENT_BYTES))
+                cursor = self.mirrors.cursor(head.set_name)
+                return Accepted(CURSOR_MEDIA_TYPE, canonical.encode(cursor.to_json()))
+            case t if t == PAGE_TYPE:
+                applied = self.mirrors.apply(message, opened.read_payload(MAX_PAGE_BYTES), pushed=pushed)
+                return Accepted(RECEIPT_MEDIA_TYPE, applied.receipt)
+            case t if t == MAIL_TYPE:
+                receipt = self.mailbox.receive(message, opened.read_payload(MAX_DOCUMENT_BYTES))
+                return Accepted(RECEIPT_MEDIA_TYPE, receipt)
+            case _:
+                raise MalformedError("a payload type that this gateway does not take")
+
+    def _message(self, sender: str, opened: envelope.OpenedEnvelope) -> Message:
+        return Message(sender, opened.manifest.message_id, opened.manifest_digest)
+
+    def _log_refusal(self, partner: str, opened: envelope.OpenedEnvelope | None, error: GatewayError) -> None:
+        number = self._refusals.count(partner, self.node.clock())
+        if number is None:
+            return
+        more = "; more of this minute are not recorded" if number == MAX_REFUSALS_RECORDED else ""
+        details: dict[str, object] = {"sender": partner, "error": type(error).__name__, "reason": error.message + more}
+        if opened is not None:
+            details["message_id"] = opened.manifest.message_id
+            details["manifest_digest"] = opened.manifest_digest
+            details["payload_type"] = opened.manifest.payload_type
+        event = self.node.event(EventKind.MESSAGE_REFUSED, actor=self.node.agency, subject=partner, details=details)
+        with self.node.store.transaction() as tx:
+            tx.log.append([event])
+
+
+def _key_of(card: IdentityCard) -> Callable[[str], VerifyingKey]:
+    """The caller's own key, and nobody else's: whoever calls must have signed."""
+
+    def key(sender: str) -> VerifyingKey:
+        if sender != card.agency:
+            raise VerificationError("the envelope was signed for another sender than the caller")
+        return card.signing
+
+    return key

@@ -1,0 +1,150 @@
+"""Own sets: creating them, importing drafts, withdrawing entries. Only their owner changes them.
+
+An import goes batch by batch, each one transaction, so an interruption keeps whole batches and a second run of the same
+file goes on where the first one stopped: an entry is known again by its source reference, else by its strongest digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+from gateway.audit import EventKind
+from gateway.columns.block import Block, encode_block
+from gateway.columns.rows import Rows, constant, counting
+from gateway.errors import ConflictError, DeniedError, NotFoundError
+from gateway.exchange.changes import Held, Sums, supersede
+from gateway.exchange.importing import Batch, ImportTally
+from gateway.exchange.labels import SetDefaults, digest_key, seal_digest_key
+from gateway.exchange.shelf import CHANGES, Shelf
+from gateway.model import SET_NAME, ChangeKind, EntryDraft, require
+from gateway.node import Node
+from gateway.store import Transaction
+from gateway.store.tables import HashSet
+
+BATCH_ROWS = 65_536  # one block at most, and a few seconds of work at most to repeat after a crash
+
+
+class Ledger:
+    """Changes to the sets that this agency owns."""
+
+    def __init__(self, node: Node, shelf: Shelf) -> None:
+        self._node = node
+        self._shelf = shelf
+
+    def create_set(self, name: str, purpose: str, defaults: SetDefaults, actor: str) -> None:
+        """Add an empty set under this agency's name."""
+        require(SET_NAME.fullmatch(name), "a set name is AGENCY/name with small letters, digits and hyphens")
+        if name.split("/", maxsplit=1)[0] != self._node.agency:
+            raise DeniedError("a set carries its owner's name", remedy=f"call it {self._node.agency}/…")
+        require(purpose, "a set needs a purpose")
+        defaults.label(self._node)  # refuses what no label could carry
+        with self._node.store.transaction() as tx:
+            if tx.sets.find(name) is not None:
+                raise ConflictError("a set of this name exists")
+            key = seal_digest_key(self._node, name, self._node.random.bytes(32))
+            row = HashSet(
+                name=name,
+                purpose=purpose,
+                defaults=defaults.to_json(),
+                sealed_digest_key=key,
+                created=self._node.clock(),
+            )
+            tx.sets.create(row)
+            details = {"set": name, "epoch": row.epoch, "purpose": purpose}
+            tx.log.append([self._node.event(EventKind.SET_CREATED, actor=actor, subject=name, details=details)])
+
+    def import_entries(
+        self,
+        name: str,
+        drafts: Iterable[EntryDraft],
+        *,
+        actor: str,
+        form: str,
+        on_batch: Callable[[ImportTally], None] = lambda _tally: None,
+    ) -> ImportTally:
+        """Take drafts into an own set; returns what became of each.
+
+        Args:
+            form: the format they came in, for the log.
+            on_batch: called after each committed batch.
+        """
+        tally = ImportTally()
+        stream = iter(drafts)
+        while batch := list(islice(stream, BATCH_ROWS)):
+            with self._node.store.transaction() as tx:
+                done = Batch(self._node, self._shelf, tx, self._own(tx, name)).take_in(batch, actor, form)
+                # A crash before the commit loses this batch whole; the next run finds it missing and takes it in.
+            tally.add(done)
+            on_batch(tally)
+        return tally
+
+    def withdraw(self, name: str, entry_ids: Sequence[int], *, actor: str, reason: str) -> int:
+        """Say of entries that they were wrong; every holder is told. Returns how many were listed until now."""
+        with self._node.store.transaction() as tx:
+            hash_set = self._own(tx, name)
+            assert hash_set.id is not None
+            once = sorted(set(entry_ids))
+            ids = Rows.of(len(once), {"entry_id": once}).ints("entry_id")
+            sums = Sums(tx, hash_set.id, digest_key(self._node, hash_set))
+            held = supersede(tx, self._shelf, hash_set.id, ids, sums)
+            count = sum(one.rows.n for one in held)
+            if not count:
+                raise NotFoundError("none of these entries is listed")
+            blocks = self._withdrawals(tx, hash_set, held)
+            details = {
+                "set": name,
+                "epoch": hash_set.epoch,
+                "from_seq": hash_set.seq + 1,
+                "until_seq": hash_set.seq + count,
+                "changes": count,
+                "reason": reason,
+                "blocks": len(blocks),
+            }
+            event = self._node.event(EventKind.ENTRIES_WITHDRAWN, actor=actor, subject=name, details=details)
+            leaf = tx.log.append([event], blocks=[block.digest for block in blocks])
+            self._shelf.put(tx, hash_set.id, CHANGES, blocks, first_leaf=leaf)
+            tx.sets.advance(
+                hash_set.id, expected_seq=hash_set.seq, seq=hash_set.seq + count, next_entry=hash_set.next_entry
+            )
+            sums.write()
+            return count
+
+    def _withdrawals(self, tx: Transaction, hash_set: HashSet, held: Sequence[Held]) -> list[Block]:
+        """One block for each label that loses entries."""
+        assert hash_set.id is not None
+        digests = {row.number: row.digest for row in tx.sets.labels(hash_set.id)}
+        blocks, seq = [], hash_set.seq
+        for one in held:
+            n = one.rows.n
+            rows = Rows.of(
+                n,
+                {
+                    "kind": constant(ChangeKind.WITHDRAW, n),
+                    "seq": counting(seq + 1, n),
+                    "entry_id": one.rows.ints("entry_id"),
+                    "version": one.rows.ints("version") + 1,
+                    "changed_at": constant(self._node.clock(), n),
+                    "prev_seq": one.rows.ints("seq"),
+                    "prev_label": constant(one.block.label, n),
+                },
+            )
+            seq += n
+            label = one.block.label
+            blocks.append(
+                encode_block(
+                    set_name=hash_set.name,
+                    epoch=hash_set.epoch,
+                    label=label,
+                    label_digest=digests[label],
+                    rows=rows,
+                    salt=self._shelf.salt,
+                )
+            )
+        return blocks
+
+    def _own(self, tx: Transaction, name: str) -> HashSet:
+        found = tx.sets.get(name)
+        if found.hub:
+            raise DeniedError("only its owner changes a set; this one is a mirror")
+        return found

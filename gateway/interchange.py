@@ -1,0 +1,513 @@
+"""Contract bytes <-> values: views, cursors, feed heads, pages, mailbox messages, identity cards.
+
+All of them are canonical JSON (RFC 8785) under a version word; a page is one such head followed by column blocks:
+
+    "HPG1" | u32 length of the head (big-endian) | page head | block | block | …
+
+`parse_` refuses what the contract does not describe; what a document *means* (is it for me, is it newer?) is judged in
+`exchange`. Contracts: `contracts/page-1.md`, `contracts/feed-head-1.md`, `contracts/mailbox-1.md`,
+`contracts/identity-card-1.md`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import BinaryIO
+
+from gateway.columns.block import Block, parse_block
+from gateway.crypto import canonical, dsse
+from gateway.crypto.keys import SealingKey, SigningKey, VerifyingKey
+from gateway.errors import MalformedError, TooLargeError
+from gateway.model import (
+    AGENCY,
+    ENTRY_GROUPS,
+    JURISDICTION,
+    MAX_LABELS,
+    MAX_TEXT_CHARS,
+    SET_NAME,
+    FieldGroup,
+    int_member,
+    require,
+    text_member,
+    texts_member,
+)
+
+PAGE_TYPE = "application/vnd.partner-exchange.hash-page+1"
+HEAD_TYPE = "application/vnd.partner-exchange.feed-head+1"
+MAIL_TYPE = "application/vnd.partner-exchange.mailbox+1"
+CARD_TYPE = "application/vnd.partner-exchange.identity-card+1"
+
+PAGE_MAGIC = b"HPG1"
+MAX_PAGE_HEAD_BYTES = 4 << 20  # 4,096 labels of under 1 KiB each
+MAX_PAGE_BYTES = 96 << 20  # 24 MiB as a hub fills a page, and one block more, which is never above 52 MiB
+MAX_PAGE_CHANGES = 2 * 65_536  # as many as a hub puts in, and one block more: a small page can name very many
+MAX_PAGE_BLOCKS = 8192  # small ones, each of which costs its reader a header and a decode
+MAX_CARD_OPENING_KEYS = 8  # a partner seals for all of them
+MAX_DOCUMENT_BYTES = 1 << 20  # feed head, mailbox message
+MAX_CARD_BYTES = 64 << 10
+MAX_MAIL_MESSAGES = 100  # messages of one mailbox answer
+HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+NO_VIEW = ""  # the view of a follower that holds nothing yet
+NO_KEY = "00" * 32  # stands where a feed head is kept without its key
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a follower is: everything that `view` shows of changes up to `seq` in `epoch`."""
+
+    epoch: int
+    view: str
+    seq: int
+
+    def to_json(self) -> dict[str, object]:
+        """As the members of a JSON object."""
+        return {"epoch": self.epoch, "view": self.view, "seq": self.seq}
+
+    @classmethod
+    def from_json(cls, value: object) -> Cursor:
+        """What `to_json` wrote."""
+        members = _members(value, {"epoch", "view", "seq"}, "cursor")
+        view = text_member(members, "view")
+        require(view == NO_VIEW or HEX_DIGEST.fullmatch(view), "cursor: view is not a digest")
+        epoch = int_member(members, "epoch")
+        require(epoch < 1 << 16, "cursor: epoch is above 65,535")
+        return cls(epoch, view, int_member(members, "seq"))
+
+
+START = Cursor(0, NO_VIEW, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelView:
+    """What a view shows of one label: field groups, duties, and how far a backfill has come (None: all of it)."""
+
+    groups: frozenset[FieldGroup]
+    obligations: tuple[str, ...] = ()
+    until_seq: int | None = None
+
+    def shows_the_same(self, other: LabelView) -> bool:
+        """Whether both show the same fields under the same duties, however far a backfill is."""
+        return self.groups == other.groups and self.obligations == other.obligations
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The table label number -> what is shown. Its digest names it; equal tables are one audience class."""
+
+    labels: Mapping[int, LabelView]
+    digest: str = field(init=False)
+    _text: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", self._encoded())
+        object.__setattr__(self, "digest", hashlib.sha256(self._text).hexdigest())
+
+    def dump(self) -> bytes:
+        """Canonical JSON."""
+        return self._text
+
+    def _encoded(self) -> bytes:
+        rows = []
+        for number, shown in sorted(self.labels.items()):
+            row: list[object] = [number, sorted(shown.groups), list(shown.obligations)]
+            if shown.until_seq is not None:
+                row.append(shown.until_seq)
+            rows.append(row)
+        return canonical.encode({"view": "view 1", "labels": rows})
+
+    @classmethod
+    def parse(cls, raw: bytes) -> View:
+        """What `dump` wrote (from our own store)."""
+        members = _members(canonical.parse_canonical(raw, max_bytes=MAX_PAGE_HEAD_BYTES), {"view", "labels"}, "view")
+        rows = members["labels"]
+        if members["view"] != "view 1" or not isinstance(rows, list):
+            raise MalformedError("view: not version 1")
+        labels = [_label_view(row) for row in rows]
+        require(_ascends([number for number, _ in labels]), "view: label numbers do not ascend")
+        return cls(dict(labels))
+
+
+@dataclass(frozen=True, slots=True)
+class FeedHead:
+    """A hub's signed word on where a set stands, for one partner. `state` is the state digest over the view.
+
+    `key` is the secret of that digest, for this hub, set and epoch; the head therefore only ever travels sealed.
+    """
+
+    hub: str
+    set_name: str
+    partner: str
+    purpose: str
+    cursor: Cursor
+    count: int
+    state: str
+    key: str
+    issued: int
+    expires: int
+
+    def dump(self) -> bytes:
+        """Canonical JSON."""
+        return canonical.encode(
+            {
+                "feed_head": "feed-head 1",
+                "hub": self.hub,
+                "set": self.set_name,
+                "partner": self.partner,
+                "purpose": self.purpose,
+                **self.cursor.to_json(),
+                "count": self.count,
+                "state": self.state,
+                "key": self.key,
+                "issued": self.issued,
+                "expires": self.expires,
+            }
+        )
+
+    def without_key(self) -> FeedHead:
+        """As it is kept in the open: the key lies beside it, sealed."""
+        return replace(self, key=NO_KEY)
+
+    @property
+    def digest(self) -> str:
+        """Names this head: the entity tag of a conditional poll."""
+        return hashlib.sha256(self.dump()).hexdigest()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> FeedHead:
+        """What `dump` wrote."""
+        texts = ("feed_head", "hub", "set", "partner", "purpose", "state", "key")
+        numbers = ("count", "issued", "expires")
+        names = {*texts, *numbers, "epoch", "view", "seq"}
+        value = _members(canonical.parse_canonical(raw, max_bytes=MAX_DOCUMENT_BYTES), names, "feed head")
+        require(value["feed_head"] == "feed-head 1", "feed head: not version 1")
+        _, hub, set_name, partner, purpose, state, key = (text_member(value, name) for name in texts)
+        require(SET_NAME.fullmatch(set_name), "feed head: set is not a set name")
+        require(AGENCY.fullmatch(hub) and AGENCY.fullmatch(partner), "feed head: hub or partner is not an agency")
+        require(HEX_DIGEST.fullmatch(key), "feed head: key is not 32 bytes in hex")
+        require(re.fullmatch(r"[0-9a-f]{32}", state), "feed head: state is not 128 bits in hex")
+        require(len(purpose) <= MAX_TEXT_CHARS, "feed head: purpose is too long")
+        cursor = Cursor.from_json({name: value[name] for name in ("epoch", "view", "seq")})
+        count, issued, expires = (int_member(value, name) for name in numbers)
+        return cls(hub, set_name, partner, purpose, cursor, count, state, key, issued, expires)
+
+
+@dataclass(frozen=True, slots=True)
+class PageLabel:
+    """A label as its reader may see it: `attributes` are those of `model.Label`, a withheld status says so."""
+
+    number: int
+    digest: str
+    attributes: dict[str, object]
+    groups: frozenset[FieldGroup]
+    obligations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PageHead:
+    """What a page brings: from one cursor to another, towards the view `target`.
+
+    `reset` tells the reader to drop what it holds; `left` names labels that it must drop whole; `labels` describes
+    every label of the page's blocks and every label newly in view.
+    """
+
+    hub: str
+    set_name: str
+    start: Cursor
+    end: Cursor
+    target: str
+    reset: bool
+    left: tuple[int, ...]
+    labels: tuple[PageLabel, ...]
+    blocks: int
+    changes: int
+
+    def dump(self) -> bytes:
+        """Canonical JSON."""
+        labels = [
+            {
+                "number": label.number,
+                "digest": label.digest,
+                "attributes": label.attributes,
+                "groups": sorted(label.groups),
+                "obligations": list(label.obligations),
+            }
+            for label in self.labels
+        ]
+        return canonical.encode(
+            {
+                "page": "hash-page 1",
+                "hub": self.hub,
+                "set": self.set_name,
+                "from": self.start.to_json(),
+                "to": self.end.to_json(),
+                "target": self.target,
+                "reset": self.reset,
+                "left": list(self.left),
+                "labels": labels,
+                "blocks": self.blocks,
+                "changes": self.changes,
+            }
+        )
+
+    @classmethod
+    def parse(cls, raw: bytes) -> PageHead:
+        """What `dump` wrote."""
+        names = {"page", "hub", "set", "from", "to", "target", "reset", "left", "labels", "blocks", "changes"}
+        value = _members(canonical.parse_canonical(raw, max_bytes=MAX_PAGE_HEAD_BYTES), names, "page")
+        require(value["page"] == "hash-page 1", "page: not version 1")
+        hub, set_name, target = (text_member(value, name) for name in ("hub", "set", "target"))
+        require(AGENCY.fullmatch(hub) and SET_NAME.fullmatch(set_name), "page: hub or set is not a name")
+        require(target == NO_VIEW or HEX_DIGEST.fullmatch(target), "page: target is not a digest")
+        reset, left, labels = value["reset"], value["left"], value["labels"]
+        require(isinstance(reset, bool), "page: reset is not true or false")
+        if not isinstance(left, list) or not isinstance(labels, list) or len(labels) > MAX_LABELS:
+            raise MalformedError("page: left or labels is not a list within bounds")
+        parsed = tuple(_page_label(label) for label in labels)
+        numbers = tuple(_label_number(number) for number in left)
+        require(_ascends(numbers), "page: the labels that left do not ascend")
+        require(_ascends([label.number for label in parsed]), "page: the labels do not ascend")
+        count, changes = int_member(value, "blocks"), int_member(value, "changes")
+        if count > MAX_PAGE_BLOCKS or changes > MAX_PAGE_CHANGES:
+            raise TooLargeError("page: more blocks or changes than a page may bring")
+        return cls(
+            hub,
+            set_name,
+            Cursor.from_json(value["from"]),
+            Cursor.from_json(value["to"]),
+            target,
+            bool(reset),
+            numbers,
+            parsed,
+            count,
+            changes,
+        )
+
+
+def dump_page(head: PageHead, blocks: Iterable[Block], sink: BinaryIO) -> None:
+    """Write a page."""
+    raw = head.dump()
+    sink.write(PAGE_MAGIC + len(raw).to_bytes(4, "big") + raw)
+    for block in blocks:
+        block.dump(sink)
+
+
+def parse_page(source: BinaryIO) -> tuple[PageHead, Iterator[Block]]:
+    """Read a page: its head, and its blocks as they come. The end of the input is checked after the last block."""
+    start = source.read(8)
+    require(len(start) == 8 and start[:4] == PAGE_MAGIC, "page: does not begin as a page")
+    length = int.from_bytes(start[4:], "big")
+    if length > MAX_PAGE_HEAD_BYTES:
+        raise TooLargeError("page: the head is too large")
+    raw = source.read(length)
+    require(len(raw) == length, "page: ends within its head")
+    head = PageHead.parse(raw)
+    return head, _blocks(source, head.blocks)
+
+
+def _blocks(source: BinaryIO, count: int) -> Iterator[Block]:
+    for _ in range(count):
+        yield parse_block(source, max_bytes=MAX_PAGE_BYTES)
+    require(not source.read(1), "page: bytes follow the last block")
+
+
+@dataclass(frozen=True, slots=True)
+class MailMessage:
+    """One message of a mailbox: numbered without gaps from 1 in each direction of a pair."""
+
+    number: int
+    message_id: str
+    kind: str
+    created: int
+    body: dict[str, object]
+
+    def to_json(self) -> dict[str, object]:
+        """As the members of a JSON object."""
+        return {
+            "number": self.number,
+            "message_id": self.message_id,
+            "kind": self.kind,
+            "created": self.created,
+            "body": self.body,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Identifies the content."""
+        return hashlib.sha256(canonical.encode(self.to_json())).hexdigest()
+
+    @classmethod
+    def from_json(cls, value: object) -> MailMessage:
+        """What `to_json` wrote."""
+        members = _members(value, {"number", "message_id", "kind", "created", "body"}, "message")
+        body = members["body"]
+        if not isinstance(body, dict):
+            raise MalformedError("message: body is not an object")
+        kind, message_id = text_member(members, "kind"), text_member(members, "message_id")
+        require(re.fullmatch(r"[a-z_]{1,32}", kind), "message: kind is not a word")
+        require(re.fullmatch(r"[0-9a-f]{32}", message_id), "message: message_id is not 128 bits in hex")
+        number = int_member(members, "number")
+        require(number, "message: numbers begin with 1")
+        return cls(number, message_id, kind, int_member(members, "created"), body)
+
+
+def dump_mail(messages: Iterable[MailMessage]) -> bytes:
+    """Mailbox messages as one payload."""
+    return canonical.encode({"mailbox": "mailbox 1", "messages": [message.to_json() for message in messages]})
+
+
+def parse_mail(raw: bytes) -> list[MailMessage]:
+    """What `dump_mail` wrote: numbers ascend by one."""
+    value = _members(canonical.parse_canonical(raw, max_bytes=MAX_DOCUMENT_BYTES), {"mailbox", "messages"}, "mailbox")
+    listed = value["messages"]
+    if value["mailbox"] != "mailbox 1" or not isinstance(listed, list) or len(listed) > MAX_MAIL_MESSAGES:
+        raise MalformedError("mailbox: not version 1, or too many messages")
+    messages = [MailMessage.from_json(one) for one in listed]
+    for previous, following in pairwise(messages):
+        require(following.number == previous.number + 1, "mailbox: numbers do not follow each other")
+    return messages
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityCard:
+    """Who a gateway is: all its public keys and where it answers. Signed by the keys that it names."""
+
+    agency: str
+    jurisdiction: str
+    name: str
+    url: str
+    signing: VerifyingKey
+    opening: tuple[SealingKey, ...]
+    token_jwk: dict[str, str]
+    log: str
+    payload_types: tuple[str, ...]
+    test: bool
+    created: int
+    number: int = 0
+
+    def dump(self) -> bytes:
+        """Canonical JSON, before it is signed."""
+        return canonical.encode(
+            {
+                "identity_card": "identity-card 1",
+                "agency": self.agency,
+                "jurisdiction": self.jurisdiction,
+                "name": self.name,
+                "url": self.url,
+                "signing": self.signing.to_json(),
+                "opening": [str(key) for key in self.opening],
+                "token": dict(self.token_jwk),
+                "log": self.log,
+                "payload_types": list(self.payload_types),
+                "test": self.test,
+                "created": self.created,
+                "number": self.number,
+            }
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """160 bits over agency and card keys, in ten groups of four, to be read aloud and compared."""
+        keys = {
+            "agency": self.agency,
+            "signing": self.signing.to_json(),
+            "token": dict(self.token_jwk),
+            "log": self.log,
+        }
+        text = hashlib.sha256(b"identity-card 1\n" + canonical.encode(keys)).hexdigest()[:40]
+        return " ".join(text[i : i + 4] for i in range(0, 40, 4))
+
+
+def sign_card(card: IdentityCard, key: SigningKey) -> bytes:
+    """The card as its owner hands it out."""
+    return dsse.sign(CARD_TYPE, card.dump(), key)
+
+
+def parse_card(raw: bytes) -> IdentityCard:
+    """A card whose signature is by the very keys that it names: whose keys they are is for the fingerprint to say."""
+    if len(raw) > MAX_CARD_BYTES:
+        raise TooLargeError("identity card: too large")
+    envelope = dsse.parse(raw)
+    card = _card(canonical.parse_canonical(envelope.unverified_payload, max_bytes=MAX_CARD_BYTES))
+    dsse.verify(raw, card.signing, CARD_TYPE)
+    return card
+
+
+def _card(value: object) -> IdentityCard:
+    texts = ("identity_card", "agency", "jurisdiction", "name", "url", "log")
+    names = {*texts, "signing", "opening", "token", "payload_types", "test", "created", "number"}
+    members = _members(value, names, "identity card")
+    version, agency, jurisdiction, name, url, log = (text_member(members, n) for n in texts)
+    require(version == "identity-card 1", "identity card: not version 1")
+    require(AGENCY.fullmatch(agency) and JURISDICTION.fullmatch(jurisdiction), "identity card: no agency code")
+    require(agency[:2] == jurisdiction, "identity card: agency and jurisdiction do not agree")
+    require(0 < len(name) <= MAX_TEXT_CHARS, "identity card: name is missing or too long")
+    token, test = members["token"], members["test"]
+    if not isinstance(token, dict) or not isinstance(test, bool):
+        raise MalformedError("identity card: token or test is ill-typed")
+    # RFC 7638 3.2: the members of a public key that a thumbprint hashes, and none of a private one.
+    require(set(token) - {"y"} == {"crv", "kty", "x"}, "identity card: token is not a public key")
+    opening = tuple(SealingKey.parse(text) for text in texts_member(members, "opening"))
+    require(1 <= len(opening) <= MAX_CARD_OPENING_KEYS, "identity card: between one and eight decryption keys")
+    return IdentityCard(
+        agency,
+        jurisdiction,
+        name,
+        url,
+        VerifyingKey.from_json(members["signing"]),
+        opening,
+        {key: text_member(token, key) for key in token},
+        log,
+        texts_member(members, "payload_types"),
+        test,
+        int_member(members, "created"),
+        int_member(members, "number"),
+    )
+
+
+def _page_label(value: object) -> PageLabel:
+    members = _members(value, {"number", "digest", "attributes", "groups", "obligations"}, "page label")
+    digest, attributes = text_member(members, "digest"), members["attributes"]
+    require(HEX_DIGEST.fullmatch(digest), "page label: digest is not 32 bytes in hex")
+    if not isinstance(attributes, dict):
+        raise MalformedError("page label: attributes is not an object")
+    groups = _groups(members["groups"])
+    require(FieldGroup.EXISTENCE in groups, "page label: existence is not among the groups")
+    return PageLabel(_label_number(members["number"]), digest, attributes, groups, texts_member(members, "obligations"))
+
+
+def _label_number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_LABELS:
+        raise MalformedError("a label number is outside 1 to 4,096")
+    return value
+
+
+def _label_view(value: object) -> tuple[int, LabelView]:
+    if not isinstance(value, list) or len(value) not in (3, 4):
+        raise MalformedError("view: a row is not that of a label")
+    named = {"obligations": value[2], "until_seq": value[3] if len(value) == 4 else 0}
+    until_seq = int_member(named, "until_seq") if len(value) == 4 else None
+    return _label_number(value[0]), LabelView(_groups(value[1]), texts_member(named, "obligations"), until_seq)
+
+
+def _ascends(numbers: Sequence[int]) -> bool:
+    """Whether there is one way to write these: each is above the one before."""
+    return all(before < after for before, after in pairwise(numbers))
+
+
+def _groups(value: object) -> frozenset[FieldGroup]:
+    known = {str(group): group for group in ENTRY_GROUPS}
+    if not isinstance(value, list) or not all(isinstance(name, str) and name in known for name in value):
+        raise MalformedError("groups names an unknown field group")
+    require(value == sorted(set(value)), "groups is not sorted")
+    return frozenset(known[name] for name in value)
+
+
+def _members(value: object, names: set[str], what: str) -> dict[str, object]:
+    """The object's members, exactly those named."""
+    if not isinstance(value, dict) or set(value) != names:
+        raise MalformedError(f"{what}: members are not those of the contract")
+    return value

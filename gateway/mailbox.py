@@ -1,0 +1,194 @@
+"""The mailbox: one ordered feed of messages for each direction of a pair of partners.
+
+Messages queue as plain rows (sealed at rest) and are sealed for the partner only when they go, so a partner that was
+away for weeks needs no key of that time. Push and pull bring the same messages; a number that was seen is taken once,
+and only with the same content. Asking for what is above N says that everything up to N arrived.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+
+from gateway.audit import Event, EventKind
+from gateway.crypto import canonical, envelope
+from gateway.crypto.keys import new_message_id
+from gateway.errors import ConflictError, MalformedError
+from gateway.interchange import (
+    MAIL_TYPE,
+    MAX_DOCUMENT_BYTES,
+    MAX_MAIL_MESSAGES,
+    IdentityCard,
+    MailMessage,
+    dump_mail,
+    parse_mail,
+)
+from gateway.model import require
+from gateway.node import Node
+from gateway.partners import active_card
+from gateway.receipts import Message, repeated, settle
+from gateway.store import Transaction
+from gateway.store.tables import MailIn, MailOut
+
+KINDS = frozenset({"note", "withdrawal_applied"})
+MAX_BODY_BYTES = 8 << 10  # a hundred of them fit one answer
+LIFETIME_SECONDS = 7 * 86_400  # of one sealed answer; the messages themselves wait as long as it takes
+
+
+@dataclass(frozen=True, slots=True)
+class SealedMail:
+    """Messages as they leave, and the digest by which their receipt is known."""
+
+    body: bytes
+    manifest_digest: str
+
+
+class Mailbox:
+    """Messages to and from partners."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def post(self, tx: Transaction, partner: str, kind: str, body: dict[str, object]) -> int:
+        """Queue a message within the deed that causes it; returns its number."""
+        require(kind in KINDS, "a message of unknown kind")
+        raw = canonical.encode(body)
+        require(len(raw) <= MAX_BODY_BYTES, "the message is too long")
+        number = tx.mail.last_out(partner) + 1
+        message_id = new_message_id(self._node.random)
+        sealed = self._node.keystore.master_key.seal(raw, _context("to", partner, number), self._node.random)
+        row = MailOut(
+            partner=partner,
+            number=number,
+            kind=kind,
+            sealed_body=sealed,
+            message_id=message_id,
+            created=self._node.clock(),
+        )
+        tx.mail.post(row)
+        details: dict[str, object] = {
+            "partner": partner,
+            "sequence": number,
+            "message_id": message_id,
+            "payload_type": MAIL_TYPE,
+        }
+        event = self._node.event(EventKind.MAILBOX_SENT, actor=self._node.agency, subject=partner, details=details)
+        tx.log.append([event])
+        return number
+
+    def write(self, partner: str, kind: str, body: dict[str, object]) -> int:
+        """Queue a message as a deed of its own; returns its number."""
+        with self._node.store.transaction() as tx:
+            tx.people.partner(partner)
+            return self.post(tx, partner, kind, body)
+
+    def sealed_after(self, card: IdentityCard, after: int) -> bytes | None:
+        """Messages above `after`, sealed; None without any. Everything up to `after` is marked as delivered."""
+        with self._node.store.transaction() as tx:
+            require(after <= tx.mail.last_out(card.agency), "the mailbox has no such number yet")
+            tx.mail.delivered(card.agency, after, self._node.clock())
+            rows = tx.mail.outgoing(card.agency, after, MAX_MAIL_MESSAGES)
+        return self.seal(card, rows).body if rows else None
+
+    def waiting(self, partner: str) -> list[MailOut]:
+        """Messages to a partner that it has not confirmed, in order."""
+        with self._node.store.reading() as tx:
+            return tx.mail.outgoing(partner, tx.mail.undelivered(partner), MAX_MAIL_MESSAGES)
+
+    def seal(self, card: IdentityCard, rows: list[MailOut]) -> SealedMail:
+        """Messages as one envelope for a partner. The same messages keep one message id, however often they go."""
+        messages = [self._message(row) for row in rows]
+        now = self._node.clock()
+        manifest = envelope.Manifest(
+            message_id=new_message_id(self._node.random),
+            sender=self._node.agency,
+            audience=envelope.agency_audience(card.agency),
+            channel=envelope.MAILBOX,
+            epoch=0,
+            from_seq=messages[0].number - 1,
+            until_seq=messages[-1].number,
+            created=now,
+            expires=now + LIFETIME_SECONDS,
+            payload_type=MAIL_TYPE,
+        )
+        body = BytesIO()
+        key, payload = self._node.keystore.signing_key, BytesIO(dump_mail(messages))
+        sealed = envelope.seal(manifest, payload, body, key, self._node.random)
+        return SealedMail(sealed.header_for(*card.opening) + body.getvalue(), sealed.manifest_digest)
+
+    def confirm(self, partner: str, until: int, receipt: bytes) -> None:
+        """Keep the partner's receipt for everything up to a number."""
+        with self._node.store.transaction() as tx:
+            tx.mail.delivered(partner, until, self._node.clock(), receipt)
+
+    def receive(self, message: Message, raw: bytes) -> bytes:
+        """Take messages in order; returns the receipt. Numbers seen before must say the same as before."""
+        messages = parse_mail(raw)
+        if not messages:
+            raise MalformedError("mailbox: no message")
+        with self._node.store.transaction() as tx:
+            active_card(self._node, tx, message.sender)
+            before = repeated(tx, message)
+            if before is not None:
+                return before
+            fresh = self._fresh(tx, message.sender, messages)
+            for one in fresh:
+                self._keep(tx, message.sender, one)
+            event = self._received(message, messages[-1].number)
+            index = tx.log.append([event])
+            return settle(self._node, tx, message, event, index)
+
+    def last_received(self, partner: str) -> int:
+        """The number of the newest message from a partner."""
+        with self._node.store.reading() as tx:
+            return tx.mail.last_in(partner)
+
+    def read(self, row: MailIn | MailOut) -> dict[str, object]:
+        """The body of a stored message."""
+        way = "from" if isinstance(row, MailIn) else "to"
+        raw = self._node.keystore.master_key.open(row.sealed_body, _context(way, row.partner, row.number))
+        body = canonical.parse_canonical(raw, max_bytes=MAX_DOCUMENT_BYTES)
+        assert isinstance(body, dict), "only objects are stored"
+        return dict(body)
+
+    def _fresh(self, tx: Transaction, sender: str, messages: list[MailMessage]) -> list[MailMessage]:
+        last = tx.mail.last_in(sender)
+        if messages[0].number > last + 1:
+            raise ConflictError("mailbox: a message between is missing", remedy=f"send from number {last + 1} on")
+        for one in messages:
+            known = tx.mail.incoming_digest(sender, one.number)
+            if known is not None and known != one.digest:
+                raise ConflictError("mailbox: a number was used for another message")
+        return [one for one in messages if one.number > last]
+
+    def _keep(self, tx: Transaction, sender: str, one: MailMessage) -> None:
+        if one.kind not in KINDS:
+            raise MalformedError("mailbox: a message of unknown kind")
+        context = _context("from", sender, one.number)
+        sealed = self._node.keystore.master_key.seal(canonical.encode(one.body), context, self._node.random)
+        row = MailIn(
+            partner=sender,
+            number=one.number,
+            kind=one.kind,
+            digest=one.digest,
+            sealed_body=sealed,
+            received=self._node.clock(),
+        )
+        tx.mail.receive(row)
+
+    def _message(self, row: MailOut) -> MailMessage:
+        return MailMessage(row.number, row.message_id, row.kind, row.created, self.read(row))
+
+    def _received(self, message: Message, number: int) -> Event:
+        details: dict[str, object] = {
+            **message.details(),
+            "sequence": number,
+            "payload_type": MAIL_TYPE,
+        }
+        return self._node.event(
+            EventKind.MAILBOX_RECEIVED, actor=message.sender, subject=self._node.agency, details=details
+        )
+
+
+def _context(way: str, partner: str, number: int) -> str:
+    return f"mail {way} {partner} {number}"

@@ -1,0 +1,178 @@
+"""Appending to the audit log, inside the transaction of the deed that it records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import func as sql
+
+from gateway import audit
+from gateway.crypto import merkle
+from gateway.errors import AuditBrokenError, NotFoundError
+from gateway.store.tables import AuditCheckpoint, AuditLeaf, AuditNode, columns, table
+
+CHECKPOINT = columns(AuditCheckpoint)
+LEAF = columns(AuditLeaf)
+NODE = columns(AuditNode)
+
+# Made once: building a statement costs more than running it, and every deed runs these.
+_SIZE = select(sql.max(LEAF.idx))
+_NODE = select(NODE.hash).where(NODE.level == bindparam("level"), NODE.idx == bindparam("index"))
+_NOTE = select(CHECKPOINT.note).where(CHECKPOINT.size == bindparam("size"))
+_LAST_NOTED = select(sql.max(CHECKPOINT.size))
+_ADD_LEAVES = insert(table(AuditLeaf))
+_ADD_NODES = insert(table(AuditNode))
+_ADD_NOTE = insert(table(AuditCheckpoint))
+
+
+class LogSigner(Protocol):
+    """Signs checkpoints and gives salts: the log's key stays in the keystore."""
+
+    def sign_checkpoint(self, size: int, root: bytes, previous: int) -> bytes:
+        """A C2SP signed note over (size, root) that names the size of the checkpoint before it."""
+
+    def salt(self) -> bytes:
+        """32 fresh random bytes."""
+
+
+class Log:
+    """The log's tables within one transaction. Several appends of one transaction share one checkpoint."""
+
+    def __init__(self, connection: Connection, signer: LogSigner) -> None:
+        self._connection = connection
+        self._signer = signer
+        self._appended = False
+        self._cache: dict[tuple[int, int], bytes] = {}
+
+    def size(self) -> int:
+        """Number of leaves."""
+        last = self._connection.execute(_SIZE).scalar()
+        if last is None:
+            return 0
+        if not isinstance(last, int):
+            raise AuditBrokenError("audit log: a leaf without a number")
+        return last + 1
+
+    def append(self, events: Sequence[audit.Event], *, blocks: Sequence[bytes] = ()) -> int:
+        """Append a leaf for each block digest, then one for each event; returns the index of the first leaf."""
+        first = self.size()
+        rows: list[dict[str, Any]] = [
+            {"idx": first + number, "entry": audit.block_entry(digest), "event": None, "salt": None}
+            for number, digest in enumerate(blocks)
+        ]
+        for number, event in enumerate(events, len(rows)):
+            salt, raw = self._signer.salt(), event.encode()
+            entry = audit.event_entry(raw, salt)
+            rows.append({"idx": first + number, "entry": entry, "event": raw.decode(), "salt": salt})
+        if not rows:
+            return first
+        self._connection.execute(_ADD_LEAVES, rows)
+        hashes = [merkle.leaf_hash(row["entry"]) for row in rows]
+        nodes = merkle.append_nodes(first, hashes, self.read_node)
+        self._cache.update({(level, index): value for level, index, value in nodes})
+        self._connection.execute(_ADD_NODES, [{"level": a, "idx": b, "hash": h} for a, b, h in nodes])
+        self._appended = True
+        return first
+
+    def close(self) -> None:
+        """Sign the checkpoint of what this transaction appended; nothing to do without an append."""
+        if self._appended:
+            self.checkpoint()
+            self._appended = False
+
+    def checkpoint(self) -> bytes:
+        """The signed checkpoint of the log as it stands within this transaction."""
+        size = self.size()
+        stored = self._connection.execute(_NOTE, {"size": size}).scalar()
+        if stored is not None:
+            return str(stored).encode()
+        previous = int(self._connection.execute(_LAST_NOTED).scalar() or 0)
+        note = self._signer.sign_checkpoint(size, merkle.root(size, self.read_node), previous)
+        row = {"size": size, "note": note.decode()}
+        self._connection.execute(_ADD_NOTE, [row])
+        return note
+
+    def latest_checkpoint(self) -> bytes:
+        """The newest stored checkpoint."""
+        query = select(CHECKPOINT.note).order_by(CHECKPOINT.size.desc()).limit(1)
+        note = self._connection.execute(query).scalar()
+        if note is None:
+            raise NotFoundError("the log is empty")
+        return str(note).encode()
+
+    def inclusion_proof(self, index: int, size: int) -> merkle.Proof:
+        """The audit path of leaf `index` in the tree of `size` leaves."""
+        return merkle.inclusion_proof(index, size, self.read_node)
+
+    def consistency_proof(self, old: int, new: int) -> merkle.Proof:
+        """The proof that the tree of `new` leaves extends the tree of `old`."""
+        return merkle.consistency_proof(old, new, self.read_node)
+
+    def read_node(self, level: int, index: int) -> bytes:
+        """The stored hash of one complete subtree."""
+        cached = self._cache.get((level, index))
+        if cached is not None:
+            return cached
+        found = self._connection.execute(_NODE, {"level": level, "index": index}).scalar()
+        if found is None:
+            raise AuditBrokenError("a node of the log's tree is missing", index=index << level)
+        return _octets(found, index << level)
+
+    def leaves(self, start: int = 0, stop: int | None = None) -> Iterator[audit.LeafRow]:
+        """Leaf rows in order of index."""
+        query = select(LEAF.idx, LEAF.entry, LEAF.event, LEAF.salt)
+        if start:  # from the first on no row is left out: one before it does not belong there
+            query = query.where(LEAF.idx >= start)
+        if stop is not None:
+            query = query.where(LEAF.idx < stop)
+        for idx, entry, event, salt in self._connection.execute(query.order_by(LEAF.idx)).yield_per(1000):
+            if event is not None and not isinstance(event, str):
+                raise _other_type(idx)
+            raw = None if event is None else event.encode()
+            yield audit.LeafRow(idx, _octets(entry, idx), raw, None if salt is None else _octets(salt, idx))
+
+    def nodes(self) -> Iterator[merkle.Node]:
+        """Every stored node (level, index, hash), in the order in which nodes come to be."""
+        # ((index + 1) << level, level): `audit.verify_log` meets them in this order while it walks the leaves.
+        born = NODE.idx.op("+")(1).op("<<")(NODE.level)
+        query = select(NODE.level, NODE.idx, NODE.hash).order_by(born, NODE.level)
+        for level, idx, value in self._connection.execute(query).yield_per(1000):
+            yield level, idx, _octets(value, idx << level)
+
+    def nodes_born(self, start: int, stop: int) -> list[merkle.Node]:
+        """The nodes that leaves `start` … `stop` - 1 completed, in the order in which they came to be."""
+        found: list[merkle.Node] = []
+        for level in range(stop.bit_length()):
+            where = (NODE.level == level, NODE.idx >= start >> level, NODE.idx < stop >> level)
+            for idx, value in self._connection.execute(select(NODE.idx, NODE.hash).where(*where)):
+                found.append((level, idx, _octets(value, idx << level)))
+        return sorted(found, key=lambda node: (node[1] + 1 << node[0], node[0]))
+
+    def counts_fit(self) -> bool:
+        """Whether the tables have as many rows as a log of this size, and no checkpoint beyond it."""
+        size = self.size()
+        leaves = self._connection.execute(select(sql.count()).select_from(AuditLeaf)).scalar_one()
+        nodes = self._connection.execute(select(sql.count()).select_from(AuditNode)).scalar_one()
+        last = self._connection.execute(select(sql.max(CHECKPOINT.size))).scalar() or 0
+        return leaves == size and nodes == sum(size >> level for level in range(size.bit_length())) and last <= size
+
+    def checkpoints(self, after: int = 0, until: int | None = None) -> Iterator[audit.CheckpointRow]:
+        """Stored checkpoints of sizes above `after` (up to `until`), smallest tree first."""
+        query = select(CHECKPOINT.size, CHECKPOINT.note).where(CHECKPOINT.size > after).order_by(CHECKPOINT.size)
+        if until is not None:
+            query = query.where(CHECKPOINT.size <= until)
+        for size, note in self._connection.execute(query).yield_per(1000):
+            yield audit.CheckpointRow(size, str(note).encode())
+
+
+def _octets(value: object, index: int) -> bytes:
+    """A column of bytes. SQLite keeps whatever type it is given, so another one shows that somebody else wrote it."""
+    if not isinstance(value, bytes):
+        raise _other_type(index)
+    return value
+
+
+def _other_type(index: int) -> AuditBrokenError:
+    return AuditBrokenError("audit log: a row of another type than was written", index=index)

@@ -1,0 +1,159 @@
+"""Hash sets, their labels, sums, views, followers and feed heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from gateway.errors import NotFoundError, StaleCursorError
+from gateway.store.tables import (
+    FeedHeadRow,
+    Follower,
+    HashSet,
+    LabelRow,
+    LabelSum,
+    LabelTable,
+    ViewRow,
+    columns,
+    table,
+)
+
+HEAD = columns(FeedHeadRow)
+FOLLOWER = columns(Follower)
+HASH_SET = columns(HashSet)
+LABEL = columns(LabelTable)
+SUM = columns(LabelSum)
+VIEW = columns(ViewRow)
+
+# Made once: building a statement costs more than running it.
+_FIND = select(*HASH_SET).where(HASH_SET.name == bindparam("name"))
+_LABELS = select(*LABEL).where(LABEL.set_id == bindparam("set_id")).order_by(LABEL.number)
+_NEW_LABEL = upsert(table(LabelTable))
+_PUT_LABEL = _NEW_LABEL.on_conflict_do_update(
+    index_elements=["set_id", "number"],
+    set_={name: _NEW_LABEL.excluded[name] for name in ("attributes", "groups", "obligations")},
+)
+_SUMS = select(SUM.label, SUM.part, SUM.value).where(SUM.set_id == bindparam("set_id"))
+_NEW_SUM = upsert(table(LabelSum))
+_PUT_SUM = _NEW_SUM.on_conflict_do_update(
+    index_elements=["set_id", "label", "part"], set_={"value": _NEW_SUM.excluded.value}
+)
+
+
+class Sets:
+    """Everything about sets but their blocks."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def create(self, row: HashSet) -> int:
+        """Add a set; returns its id."""
+        values = row.model_dump(exclude={"id"})
+        key = self._connection.execute(insert(HashSet).values(**values)).inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def find(self, name: str) -> HashSet | None:
+        """The set `name`, or None."""
+        row = self._connection.execute(_FIND, {"name": name}).one_or_none()
+        return None if row is None else HashSet(**row._mapping)
+
+    def get(self, name: str) -> HashSet:
+        """The set `name`."""
+        found = self.find(name)
+        if found is None:
+            raise NotFoundError("no such set", remedy="`gateway set list` names those that exist")
+        return found
+
+    def all(self) -> list[HashSet]:
+        """Every set, by name."""
+        return [HashSet(**row._mapping) for row in self._connection.execute(select(*HASH_SET).order_by(HASH_SET.name))]
+
+    def advance(self, set_id: int, *, expected_seq: int, seq: int, next_entry: int) -> None:
+        """Move an own set on; a set that has moved meanwhile is a conflict (compare-and-swap)."""
+        where = (HASH_SET.id == set_id, HASH_SET.seq == expected_seq)
+        done = self._connection.execute(update(HashSet).where(*where).values(seq=seq, next_entry=next_entry))
+        if done.rowcount != 1:
+            raise StaleCursorError("the set has moved on meanwhile")
+
+    def advance_mirror(self, set_id: int, *, expected: tuple[int, str, int], to: tuple[int, str, int]) -> None:
+        """Move a mirror's cursor (epoch, view, seq); a cursor that has moved is a conflict (compare-and-swap)."""
+        epoch, view, seq = expected
+        where = (HASH_SET.id == set_id, HASH_SET.epoch == epoch, HASH_SET.view == view, HASH_SET.seq == seq)
+        values = {"epoch": to[0], "view": to[1], "seq": to[2]}
+        if self._connection.execute(update(HashSet).where(*where).values(**values)).rowcount != 1:
+            raise StaleCursorError("the mirror has moved on meanwhile")
+
+    def set_head(self, set_id: int, head: str, sealed_digest_key: bytes) -> None:
+        """Keep the last verified feed head of a mirror."""
+        values = {"head": head, "sealed_digest_key": sealed_digest_key}
+        self._connection.execute(update(HashSet).where(HASH_SET.id == set_id).values(**values))
+
+    def set_equality(self, set_id: int, word: str) -> None:
+        """Keep what the last comparison with the hub said."""
+        self._connection.execute(update(HashSet).where(HASH_SET.id == set_id).values(equality=word))
+
+    def labels(self, set_id: int) -> list[LabelRow]:
+        """The labels of a set, by number."""
+        return [LabelRow(**row._mapping) for row in self._connection.execute(_LABELS, {"set_id": set_id})]
+
+    def put_labels(self, rows: Sequence[LabelRow]) -> None:
+        """Add labels, or change what a mirror knows of them."""
+        if rows:
+            self._connection.execute(_PUT_LABEL, [dict(row) for row in rows])
+
+    def drop_label(self, set_id: int, number: int) -> None:
+        """Forget a mirror's label and its sums."""
+        self._connection.execute(delete(LabelTable).where(LABEL.set_id == set_id, LABEL.number == number))
+        self._connection.execute(delete(LabelSum).where(SUM.set_id == set_id, SUM.label == number))
+
+    def sums(self, set_id: int) -> dict[tuple[int, int], bytes]:
+        """(label, part) -> 24 bytes of count, low, high."""
+        found = self._connection.execute(_SUMS, {"set_id": set_id})
+        return {(label, part): bytes(value) for label, part, value in found}
+
+    def put_sums(self, set_id: int, sums: Mapping[tuple[int, int], bytes]) -> None:
+        """Write the sums given; others stay."""
+        if sums:
+            rows = [{"set_id": set_id, "label": at[0], "part": at[1], "value": value} for at, value in sums.items()]
+            self._connection.execute(_PUT_SUM, rows)
+
+    def put_view(self, set_id: int, partner: str, digest: str, content: str) -> None:
+        """Remember a view that a partner was given, under its digest."""
+        row = upsert(ViewRow).values(set_id=set_id, partner=partner, digest=digest, content=content)
+        self._connection.execute(row.on_conflict_do_nothing())
+
+    def view(self, set_id: int, partner: str, digest: str) -> str | None:
+        """A view that this partner was given, or None: what others see must not be guessed by naming it."""
+        query = select(VIEW.content).where(VIEW.set_id == set_id, VIEW.partner == partner, VIEW.digest == digest)
+        return self._connection.execute(query).scalar()
+
+    def put_follower(self, row: Follower) -> None:
+        """Note how far a partner holds a set of ours."""
+        values = row.model_dump()
+        statement = upsert(Follower).values(**values)
+        self._connection.execute(statement.on_conflict_do_update(index_elements=["set_id", "partner"], set_=values))
+
+    def followers(self, set_id: int) -> list[Follower]:
+        """Partners that are known to hold something of a set."""
+        columns = (FOLLOWER.set_id, FOLLOWER.partner, FOLLOWER.epoch, FOLLOWER.view, FOLLOWER.seq, FOLLOWER.at)
+        rows = self._connection.execute(select(*columns).where(FOLLOWER.set_id == set_id).order_by(FOLLOWER.partner))
+        return [Follower(**row._mapping) for row in rows]
+
+    def head(self, set_id: int, partner: str) -> FeedHeadRow | None:
+        """The feed head last issued to a partner, or None."""
+        query = select(*HEAD).where(HEAD.set_id == set_id, HEAD.partner == partner)
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else FeedHeadRow(**row._mapping)
+
+    def put_head(self, row: FeedHeadRow) -> None:
+        """Keep the feed head issued to a partner."""
+        values = row.model_dump()
+        statement = upsert(FeedHeadRow).values(**values)
+        self._connection.execute(statement.on_conflict_do_update(index_elements=["set_id", "partner"], set_=values))
+
+    def drop_heads(self, partners: Iterable[str]) -> None:
+        """Forget the heads issued to partners, so that the next poll makes new ones."""
+        self._connection.execute(delete(FeedHeadRow).where(HEAD.partner.in_(list(partners))))

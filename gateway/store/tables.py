@@ -1,0 +1,335 @@
+"""The tables. Hash entries are never rows here: they live in sealed blocks (DESIGN.md section 5).
+
+Every table is a SQLModel class; the store names its columns. Rows that one deed meets by the hundred (labels, blocks,
+parts) are plain models beside their table: an instrumented object costs a hundred times a plain one.
+
+Text columns hold codes and canonical JSON; columns named `sealed_…` hold AES-256-GCM bytes under the master data key;
+times are Unix seconds (UTC).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Table
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+from sqlmodel import Field, SQLModel
+
+
+class Meta(SQLModel, table=True):
+    """Single values of this database: agency, schema word, writer generation."""
+
+    key: str = Field(primary_key=True)
+    value: str
+
+
+class HashSet(SQLModel, table=True):
+    """A hash set: our own (`hub` is empty) or the mirror of one that `hub` serves or pushes to us.
+
+    `epoch`, `seq` and `next_entry` count changes of an own set; a mirror's cursor is (`epoch`, `view`, `seq`).
+    """
+
+    __tablename__ = "hash_set"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(index=True, unique=True)
+    hub: str = ""
+    purpose: str = ""
+    defaults: str = "{}"
+    epoch: int = Field(default=1, sa_type=BigInteger)
+    seq: int = Field(default=0, sa_type=BigInteger)
+    next_entry: int = Field(default=1, sa_type=BigInteger)
+    view: str = ""
+    sealed_digest_key: bytes = b""
+    head: str = ""  # mirror: the last verified feed head (canonical JSON), for rollback and equality
+    equality: str = "unknown"  # mirror: equal | different | unknown, after the last sync
+    created: int = Field(default=0, sa_type=BigInteger)
+
+
+class LabelRow(SQLModel):
+    """A label of a set under its number. In a mirror `groups` and `obligations` are what its hub shows and asks."""
+
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    number: int = Field(primary_key=True)
+    digest: bytes
+    salt: bytes = b""
+    attributes: str
+    groups: str = ""
+    obligations: str = ""
+
+
+class LabelTable(LabelRow, table=True):
+    """Where labels are kept."""
+
+    __tablename__ = "label"
+
+
+class BlockRow(SQLModel):
+    """One column block. `id`, the order of arrival, decides what is current. `kind`: changes, removals, refused."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    set_id: int = Field(foreign_key="hash_set.id", index=True)
+    kind: str
+    label: int = Field(sa_type=BigInteger)
+    epoch: int = Field(sa_type=BigInteger)
+    first_seq: int = Field(index=True, sa_type=BigInteger)
+    last_seq: int = Field(index=True, sa_type=BigInteger)
+    count: int = Field(sa_type=BigInteger)
+    digest: bytes
+    header: bytes
+    wrapped_key: bytes
+    leaf: int = Field(default=-1, sa_type=BigInteger)
+
+
+class BlockTable(BlockRow, table=True):
+    """Where the rows of blocks are kept."""
+
+    __tablename__ = "block"
+
+
+class BlockPart(SQLModel):
+    """One sealed part of a block: a part that policy withholds is never even read."""
+
+    block_id: int = Field(primary_key=True, foreign_key="block.id")
+    part: int = Field(primary_key=True)
+    sealed: bytes
+
+
+class BlockPartTable(BlockPart, table=True):
+    """Where the parts of blocks are kept."""
+
+    __tablename__ = "block_part"
+
+
+class DroppedBlock(SQLModel, table=True):
+    """Blocks that were dropped, so that every node's resident index can follow."""
+
+    __tablename__ = "dropped_block"
+    id: int | None = Field(default=None, primary_key=True)
+    set_id: int = Field(index=True)
+    block_id: int = Field(sa_type=BigInteger)
+
+
+class LabelSum(SQLModel, table=True):
+    """Linear state digest of one (set, label, field group): count, low, high as 24 little-endian bytes."""
+
+    __tablename__ = "label_sum"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    label: int = Field(primary_key=True)
+    part: int = Field(primary_key=True)
+    value: bytes
+
+
+class ViewRow(SQLModel, table=True):
+    """A view that a partner was given, under its digest, so that a later one can say the difference."""
+
+    __tablename__ = "view"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    partner: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    content: str
+
+
+class Follower(SQLModel, table=True):
+    """How far a partner is known to hold a set of ours (its own cursor, as it last named it)."""
+
+    __tablename__ = "follower"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    partner: str = Field(primary_key=True)
+    epoch: int = Field(sa_type=BigInteger)
+    view: str
+    seq: int = Field(sa_type=BigInteger)
+    at: int = Field(sa_type=BigInteger)
+
+
+class FeedHeadRow(SQLModel, table=True):
+    """The feed head last issued to a partner: its content and the sealed bytes that a poll answers with."""
+
+    __tablename__ = "feed_head"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    partner: str = Field(primary_key=True)
+    etag: str
+    content: str
+    sealed: bytes
+    issued: int = Field(sa_type=BigInteger)
+    expires: int = Field(sa_type=BigInteger)
+
+
+class PartnerRow(SQLModel, table=True):
+    """An enrolled partner and its identity card. `state`: pending, active, suspended, removed."""
+
+    __tablename__ = "partner"
+    agency: str = Field(primary_key=True)
+    jurisdiction: str
+    state: str
+    card: str
+    added: int = Field(sa_type=BigInteger)
+    contacted: int = Field(default=0, sa_type=BigInteger)
+
+
+class AdministratorRow(SQLModel, table=True):
+    """An administrator's public signing keys."""
+
+    __tablename__ = "administrator"
+    name: str = Field(primary_key=True)
+    keys: str
+    added: int = Field(sa_type=BigInteger)
+
+
+class ProposalRow(SQLModel, table=True):
+    """A guarded act that waits for signatures. `state`: open, done, refused, expired."""
+
+    __tablename__ = "proposal"
+    id: str = Field(primary_key=True)
+    act: str
+    statement: str
+    state: str
+    created: int = Field(sa_type=BigInteger)
+    expires: int = Field(sa_type=BigInteger)
+
+
+class ApprovalRow(SQLModel, table=True):
+    """One administrator's signature over a proposal."""
+
+    __tablename__ = "approval"
+    proposal: str = Field(primary_key=True, foreign_key="proposal.id")
+    administrator: str = Field(primary_key=True)
+    signature: bytes
+    at: int = Field(sa_type=BigInteger)
+
+
+class PauseRow(SQLModel, table=True):
+    """What is paused: "*" for everything, or one partner."""
+
+    __tablename__ = "pause"
+    scope: str = Field(primary_key=True)
+    by: str
+    at: int = Field(sa_type=BigInteger)
+
+
+class InboxRow(SQLModel, table=True):
+    """Every message ever accepted, with the receipt that a repetition gets again."""
+
+    __tablename__ = "inbox"
+    sender: str = Field(primary_key=True)
+    message_id: str = Field(primary_key=True)
+    manifest_digest: str
+    receipt: bytes
+    at: int = Field(sa_type=BigInteger)
+
+
+class OutboxRow(SQLModel, table=True):
+    """A message on its way. `state`: waiting, received, dead. The sealed bytes go once the receipt is here."""
+
+    __tablename__ = "outbox"
+    message_id: str = Field(primary_key=True)
+    partner: str = Field(index=True)
+    payload_type: str
+    subject: str
+    manifest_digest: str
+    sealed: bytes
+    state: str
+    receipt: bytes = b""
+    attempts: int = Field(default=0, sa_type=BigInteger)
+    error: str = ""
+    created: int = Field(default=0, sa_type=BigInteger)
+    until_seq: int = Field(default=0, sa_type=BigInteger)
+
+
+class MailOut(SQLModel, table=True):
+    """Mailbox towards a partner: plain until sent (the column is sealed at rest), numbered without gaps."""
+
+    __tablename__ = "mail_out"
+    partner: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    kind: str
+    sealed_body: bytes
+    message_id: str
+    created: int = Field(sa_type=BigInteger)
+    delivered: int = Field(default=0, sa_type=BigInteger)
+    receipt: bytes = b""
+
+
+class MailIn(SQLModel, table=True):
+    """Mailbox from a partner, known by the sender's number and digest."""
+
+    __tablename__ = "mail_in"
+    partner: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    kind: str
+    digest: str
+    sealed_body: bytes
+    received: int = Field(sa_type=BigInteger)
+
+
+class AccessToken(SQLModel, table=True):
+    """An opaque access token, stored hashed, bound to the caller's DPoP key."""
+
+    __tablename__ = "access_token"
+    digest: bytes = Field(primary_key=True)
+    partner: str = Field(index=True)
+    thumbprint: str
+    expires: int = Field(index=True, sa_type=BigInteger)
+
+
+class ReplayRow(SQLModel, table=True):
+    """A `jti` that was seen, until it could no longer be accepted anyway."""
+
+    __tablename__ = "replay"
+    digest: bytes = Field(primary_key=True)
+    expires: int = Field(index=True, sa_type=BigInteger)
+
+
+class ScheduleRow(SQLModel, table=True):
+    """One job of the schedule: a lease with a fencing number says who runs it now."""
+
+    __tablename__ = "schedule"
+    job: str = Field(primary_key=True)
+    partner: str
+    interval_seconds: int = Field(sa_type=BigInteger)
+    next_run: int = Field(sa_type=BigInteger)
+    lease_owner: str = ""
+    lease_fence: int = Field(default=0, sa_type=BigInteger)
+    lease_until: int = Field(default=0, sa_type=BigInteger)
+    failures: int = Field(default=0, sa_type=BigInteger)
+    last_start: int = Field(default=0, sa_type=BigInteger)
+    last_success: int = Field(default=0, sa_type=BigInteger)
+    last_error: str = ""
+    lag_changes: int = Field(default=-1, sa_type=BigInteger)
+
+
+class AuditLeaf(SQLModel, table=True):
+    """One leaf of the audit log. `event` and `salt` can be erased by law; `entry` is what the tree hashes."""
+
+    __tablename__ = "audit_leaf"
+    idx: int = Field(primary_key=True, sa_type=BigInteger)
+    entry: bytes
+    event: str | None = None
+    salt: bytes | None = None
+
+
+class AuditNode(SQLModel, table=True):
+    """Hashes of complete subtrees; level 0 repeats the leaf hashes."""
+
+    __tablename__ = "audit_node"
+    level: int = Field(primary_key=True)
+    idx: int = Field(primary_key=True, sa_type=BigInteger)
+    hash: bytes
+
+
+class AuditCheckpoint(SQLModel, table=True):
+    """The signed checkpoint of every transaction that appended leaves."""
+
+    __tablename__ = "audit_checkpoint"
+    size: int = Field(primary_key=True)
+    note: str
+
+
+def columns(model: type[SQLModel]) -> ReadOnlyColumnCollection[str, Column[Any]]:
+    """The columns of a table, as SQL sees them: to the type checker a model's attributes are plain values."""
+    return table(model).columns
+
+
+def table(model: type[SQLModel]) -> Table:
+    """The table itself: a statement over it skips the ORM, which knows no shorter way for many rows."""
+    found: Table = model.__table__  # type: ignore[attr-defined]  # SQLModel makes it; its type does not say so
+    return found

@@ -1,0 +1,495 @@
+"""Following partners' feeds and pushing our own, on request and on a schedule.
+
+`PartnerLink` is what it needs of the network: `client` speaks HTTP, a simulation speaks in memory. Blocking work goes
+through `run` (a thread in the server, a plain call in a simulation).
+
+The schedule's truth is in the database: APScheduler only wakes. A due run is claimed by a lease with a fencing number,
+so two nodes never run one slot and a node that died is taken over when its lease ends. A partner that fails is asked
+again later and later; slots missed while nobody ran are caught up by one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from gateway.audit import EventKind
+from gateway.crypto import canonical
+from gateway.errors import (
+    ConflictError,
+    DeniedError,
+    GatewayError,
+    MalformedError,
+    NotFoundError,
+    OverloadedError,
+    PartnerError,
+    VerificationError,
+)
+from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
+from gateway.interchange import Cursor, FeedHead, IdentityCard
+from gateway.model import SET_NAME
+from gateway.store.schedule import MAX_BACKOFF_SECONDS
+from gateway.store.tables import ScheduleRow
+
+T = TypeVar("T")
+LOG = logging.getLogger(__name__)
+MAX_VIEW_CHANGES = 5  # policy that moves more often than this during one pull waits for the next
+MAX_PAGES = 10_000  # 600 million changes: a hub that has more never ends
+LEASE_SECONDS = 300  # how long a node that died keeps others waiting
+WAKE_SECONDS = 2
+MAX_RUNS_AT_ONCE = 8  # partners asked at the same time: each run may hold one page in memory
+JITTER_PERCENT = 10  # so that partners that started together do not ask together
+
+
+class PartnerLink(Protocol):
+    """One partner over some network. Failures are GatewayErrors: the partner's own words, or PartnerError."""
+
+    async def sets(self) -> list[dict[str, object]]:
+        """The sets that the partner offers us."""
+
+    async def head(self, set_name: str, etag: str) -> tuple[str, bytes] | None:
+        """(entity tag, sealed feed head), None when it is still the one of `etag`."""
+
+    async def changes(self, set_name: str, cursor: Cursor) -> bytes | None:
+        """The sealed page after a cursor, None when there is nothing to bring."""
+
+    async def post_envelope(self, body: bytes) -> tuple[str, bytes]:
+        """(media type, body) of the partner's answer to an envelope."""
+
+    async def mailbox(self, after: int) -> bytes | None:
+        """Sealed mailbox messages above a number, None without any."""
+
+
+class Run(Protocol):
+    """How blocking work is run."""
+
+    async def __call__(self, function: Callable[..., T], /, *args: object) -> T:
+        """The function's result."""
+
+
+@dataclass(slots=True)
+class PushReport:
+    """What a push did: pages and changes that the partner confirmed, and their receipts by message id."""
+
+    partner: str
+    set_name: str
+    pages: int = 0
+    changes: int = 0
+    sent_bytes: int = 0
+    receipts: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class PullReport:
+    """What a pull of one set did. `lag` is how many changes the mirror still is behind its hub."""
+
+    partner: str
+    set_name: str
+    pages: int = 0
+    changes: int = 0
+    refused: int = 0
+    received_bytes: int = 0
+    equality: str = "unknown"
+    lag: int = 0
+
+
+OnPage = Callable[[int, int], None]
+
+
+def _quiet(_done: int, _total: int) -> None:
+    """Nobody watches."""
+
+
+class PartnerSync:
+    """All dealings with one partner over one link.
+
+    Args:
+        on_page: told (seq reached, seq of the head) after each page.
+        run: how blocking work is run.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        link: PartnerLink,
+        partner: str,
+        *,
+        on_page: OnPage = _quiet,
+        run: Run = asyncio.to_thread,
+    ) -> None:
+        self._exchange = exchange
+        self._link = link
+        self._partner = partner
+        self._on_page = on_page
+        self._run = run
+
+    async def push(self, set_name: str) -> PushReport:
+        """Bring the partner's mirror of our set to where we are; every page is answered by a receipt that verifies."""
+        report = PushReport(self._partner, set_name)
+        # 1. What was on its way when something broke goes first: the same bytes, so the partner knows it again.
+        await self._resend(report)
+        for _ in range(MAX_VIEW_CHANGES):
+            # 2. Announce the head; the answer says where the partner stands.
+            head = await self._run(self._exchange.head_for, self._partner, set_name)
+            cursor = _cursor(*await self._link.post_envelope(head.body))
+            # 3. Page by page; each is queued and logged before it leaves.
+            try:
+                await self._push_pages(report, head.head, cursor)
+            except ConflictError:
+                continue  # the partner moved, or policy changed the view: announce again
+            return report
+        raise ConflictError("the partner's position or our policy keeps moving", remedy="try again later")
+
+    async def pull(self, only: str | None = None) -> list[PullReport]:
+        """Bring our mirrors of the partner's sets (or of one of them) to where the partner is."""
+        names = []
+        for offered in await self._link.sets():
+            name = offered.get("set")
+            if not isinstance(name, str) or not SET_NAME.fullmatch(name):
+                raise MalformedError("the partner offers a set without a proper name")
+            if name.startswith(f"{self._partner}/") and only in (None, name):
+                names.append(name)
+        if only is not None and not names:
+            raise NotFoundError("the partner offers no such set")
+        reports: list[PullReport] = []
+        failures: list[GatewayError] = []
+        for name in names:
+            try:
+                reports.append(await self.pull_set(name))
+            except GatewayError as error:  # one set that cannot be followed keeps no other waiting
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return reports
+
+    async def pull_set(self, set_name: str) -> PullReport:
+        """Bring our mirror of one set to where its hub is, and compare both."""
+        report = PullReport(self._partner, set_name)
+        use_tag = True
+        for _ in range(MAX_VIEW_CHANGES):
+            # 1. Where does the hub stand? A head that is still true comes without a body.
+            head = await self._head(set_name, use_tag=use_tag)
+            # 2. Page by page from our cursor; page and cursor commit together.
+            try:
+                await self._pull_pages(report, head)
+            except ConflictError:
+                use_tag = False
+                continue  # policy over there changed the view meanwhile: ask for the new head
+            # 3. Both sides hold the same, or a change came in between and the next head will tell.
+            if report.equality != "different" or not use_tag:
+                return report
+            use_tag = False
+        return report
+
+    async def sync(self) -> list[PullReport]:
+        """Everything there is to do: pages on their way, mailboxes both ways, feeds.
+
+        A part that fails keeps no other part waiting; the first failure is raised when all had their turn.
+        """
+        failures: list[GatewayError] = []
+        reports: list[PullReport] = []
+        # Mail goes again at the end: what we have to say about what came (a withdrawal that took effect) goes at once.
+        for part in (self._resend_waiting, self.exchange_mail, self.pull, self._send_mail):
+            try:
+                reports = await part() or reports
+            except GatewayError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return reports
+
+    async def exchange_mail(self) -> None:
+        """Send what waits for the partner, and fetch what it has for us."""
+        await self._send_mail()
+        for _ in range(MAX_PAGES):
+            body = await self._link.mailbox(await self._run(self._exchange.mailbox.last_received, self._partner))
+            if body is None:
+                return
+            await self._run(self._exchange.take_mail, self._partner, body)
+        raise PartnerError("the partner's mailbox never ends")
+
+    async def _send_mail(self) -> None:
+        for _ in range(MAX_PAGES):
+            waiting = await self._run(self._exchange.mailbox.waiting, self._partner)
+            if not waiting:
+                return
+            card = await self._run(self._exchange.card_of, self._partner)
+            sealed = await self._run(self._exchange.mailbox.seal, card, waiting)
+            receipt = await self._receipt(sealed.body)
+            await self._run(self._exchange.confirm_mail, self._partner, waiting[-1].number, sealed, receipt)
+
+    async def _resend_waiting(self) -> None:
+        await self._resend(PushReport(self._partner, ""))
+
+    async def _resend(self, report: PushReport) -> None:
+        for row in await self._run(self._exchange.waiting_pages, self._partner):
+            try:
+                receipt = await self._receipt(row.sealed)
+            except (PartnerError, OverloadedError) as error:
+                await self._run(self._exchange.note_failure, row.message_id, error.message)
+                raise
+            except (ConflictError, VerificationError, MalformedError, DeniedError, NotFoundError) as error:
+                # It can never be taken any more (expired, or the mirror moved on): the next page is made anew.
+                await self._run(self._exchange.give_up, row.message_id, error.message)
+                continue
+            try:
+                await self._run(self._exchange.confirm_push, self._partner, row.message_id, receipt)
+            except (MalformedError, VerificationError) as error:  # no proof: it goes again, and not for ever
+                await self._run(self._exchange.note_failure, row.message_id, error.message)
+                raise
+            report.pages += 1
+            report.receipts[row.message_id] = receipt
+
+    async def _push_pages(self, report: PushReport, head: FeedHead, cursor: Cursor) -> None:
+        for number in range(MAX_PAGES):
+            page = None
+            # Also asked when the partner has everything already: so we note that it has.
+            if number == 0 or cursor != head.cursor:
+                page = await self._run(self._exchange.page_to_push, self._partner, report.set_name, cursor)
+            if page is None:
+                return
+            try:
+                receipt = await self._receipt(page.body)
+            except ConflictError as error:
+                await self._run(self._exchange.give_up, page.message_id, error.message)
+                raise
+            cursor = page.head.end
+            await self._run(self._exchange.confirm_push, self._partner, page.message_id, receipt, cursor)
+            report.pages += 1
+            report.changes += page.head.changes
+            report.sent_bytes += len(page.body)
+            report.receipts[page.message_id] = receipt
+            self._on_page(cursor.seq, head.cursor.seq)
+
+    async def _pull_pages(self, report: PullReport, head: FeedHead) -> None:
+        for page in range(MAX_PAGES):
+            cursor = await self._run(self._exchange.mirrors.cursor, report.set_name)
+            report.lag = max(0, head.cursor.seq - cursor.seq)
+            if cursor == head.cursor and page == 0:
+                report.equality = await self._run(self._exchange.mirrors.equality, report.set_name)
+                return
+            # At the end we ask once more: our cursor tells the hub what we hold.
+            body = await self._link.changes(report.set_name, cursor)
+            if body is None:
+                if cursor != head.cursor:
+                    raise ConflictError("the hub has nothing more, but its head says otherwise")
+                return
+            applied = await self._run(self._exchange.take_page, self._partner, body)
+            report.pages += 1
+            report.changes += applied.changes
+            report.refused += applied.refused
+            report.received_bytes += len(body)
+            report.equality = applied.equality
+            self._on_page(applied.cursor.seq, head.cursor.seq)
+        raise PartnerError("the partner's feed never ends")
+
+    async def _head(self, set_name: str, *, use_tag: bool) -> FeedHead:
+        held = await self._run(self._exchange.held_head, self._partner, set_name) if use_tag else None
+        answer = await self._link.head(set_name, held[1] if held else "")
+        if answer is not None:
+            return await self._run(self._exchange.take_head, self._partner, answer[1])
+        if held is None:
+            raise PartnerError("the partner says that nothing changed, but was not asked so")
+        return held[0]
+
+    async def _receipt(self, sealed: bytes) -> bytes:
+        media_type, receipt = await self._link.post_envelope(sealed)
+        _check_media_type(media_type, RECEIPT_MEDIA_TYPE)
+        return receipt
+
+
+def _cursor(media_type: str, body: bytes) -> Cursor:
+    _check_media_type(media_type, CURSOR_MEDIA_TYPE)
+    return Cursor.from_json(canonical.parse_json(body, max_bytes=4096))
+
+
+def _check_media_type(found: str, expected: str) -> None:
+    if found != expected:
+        raise PartnerError("the partner answered with another kind of document than expected")
+
+
+# The schedule
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One line of `sync status`."""
+
+    partner: str
+    state: str
+    last_success: int
+    next_run: int
+    lag_changes: int
+    failures: int
+    last_error: str
+
+
+LinkFor = Callable[[IdentityCard], AbstractAsyncContextManager[PartnerLink]]
+
+
+class Schedule:
+    """Syncs every active partner at its interval."""
+
+    def __init__(self, exchange: Exchange, link_for: LinkFor, *, owner: str = "", run: Run = asyncio.to_thread) -> None:
+        self._exchange = exchange
+        self._node = exchange.node
+        self._link_for = link_for
+        self._owner = owner or self._node.random.bytes(8).hex()
+        self._run = run
+        self._running: set[asyncio.Task[GatewayError | None]] = set()
+
+    def plan(self) -> None:
+        """Give every active partner its job; drop the jobs of those that are gone."""
+        interval = self._node.settings.sync_interval_seconds
+        with self._node.store.reading() as tx:
+            planned = {row.partner: row.interval_seconds for row in tx.schedule.jobs()}
+            active = {row.agency: interval for row in tx.people.partners() if row.state == "active"}
+        if planned == active:
+            return
+        with self._node.store.transaction() as tx:
+            for partner in sorted(active):
+                tx.schedule.put(f"sync {partner}", partner, interval, self._node.clock())
+            for partner in sorted(planned.keys() - active.keys()):
+                tx.schedule.remove(partner)
+
+    async def tick(self) -> int:
+        """Run what is due, to the end; returns how many runs were claimed."""
+        runs = await self._start_due()
+        await asyncio.gather(*runs)
+        return len(runs)
+
+    async def run_now(self, partner: str) -> None:
+        """Run one partner's job whether due or not; ConflictError when it runs already."""
+        await self._run(self.plan)
+        jobs = {job.partner: job for job in await self._run(self._jobs)}
+        if partner not in jobs:
+            raise NotFoundError("no such partner is scheduled")
+        fence = await self._run(self._claim, jobs[partner].job, True)
+        if fence is None:
+            raise ConflictError("this partner's sync is running now")
+        error = await self._run_job(jobs[partner], fence)
+        if error is not None:
+            raise error
+
+    async def run_forever(self) -> None:
+        """Wake every few seconds and run what is due, until cancelled."""
+        scheduler = AsyncIOScheduler(timezone="UTC")
+        # A wake-up only starts runs, so that one slow partner keeps nobody waiting.
+        scheduler.add_job(
+            self._wake, "interval", seconds=WAKE_SECONDS, max_instances=1, coalesce=True, misfire_grace_time=None
+        )
+        scheduler.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            scheduler.shutdown(wait=False)
+            for run in self._running:
+                run.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _wake(self) -> None:
+        """Start what is due; while the database cannot be written, the next wake-up tries again."""
+        try:
+            await self._start_due()
+        except OverloadedError:
+            LOG.warning("the schedule waits: the database cannot be written now")
+
+    async def _start_due(self) -> list[asyncio.Task[GatewayError | None]]:
+        """Claim what is due, as far as there is room for it, and start it."""
+        await self._run(self.plan)
+        started = []
+        for job in await self._run(self._due):
+            if len(self._running) >= MAX_RUNS_AT_ONCE:
+                break
+            fence = await self._run(self._claim, job.job, False)
+            if fence is not None:
+                run = asyncio.create_task(self._run_job(job, fence), name=job.job)
+                self._running.add(run)
+                run.add_done_callback(self._running.discard)
+                started.append(run)
+        return started
+
+    def status(self) -> list[JobStatus]:
+        """What the schedule did and will do, by partner."""
+        now = self._node.clock()
+        with self._node.store.reading() as tx:
+            lines = []
+            for job in tx.schedule.jobs():
+                state = "running" if job.lease_until > now else "failing" if job.failures else "waiting"
+                if tx.people.is_paused(job.partner):
+                    state = "paused"
+                lines.append(
+                    JobStatus(
+                        job.partner,
+                        state,
+                        job.last_success,
+                        job.next_run,
+                        job.lag_changes,
+                        job.failures,
+                        job.last_error,
+                    )
+                )
+        return lines
+
+    async def _run_job(self, job: ScheduleRow, fence: int) -> GatewayError | None:
+        """One run under its lease; its outcome is written only while the lease is ours."""
+        try:
+            card = await self._run(self._exchange.card_of, job.partner)
+            async with asyncio.timeout(LEASE_SECONDS - 30), self._link_for(card) as link:
+                reports = await PartnerSync(self._exchange, link, job.partner, run=self._run).sync()
+            if any(report.equality == "different" for report in reports):
+                raise VerificationError("the two ends hold different entries of a set")
+        except (GatewayError, TimeoutError) as caught:
+            error = caught if isinstance(caught, GatewayError) else PartnerError("the run took too long")
+            await self._run(self._failed, job, fence, error)
+            return error
+        except Exception:
+            await self._run(self._failed, job, fence, GatewayError("an internal error ended the run"))
+            raise
+        await self._run(self._succeeded, job, fence, sum(report.lag for report in reports))
+        return None
+
+    def _jobs(self) -> list[ScheduleRow]:
+        with self._node.store.reading() as tx:
+            return tx.schedule.jobs()
+
+    def _due(self) -> list[ScheduleRow]:
+        with self._node.store.reading() as tx:
+            due = tx.schedule.due(self._node.clock(), LEASE_SECONDS)
+            return [job for job in due if not tx.people.is_paused(job.partner)]
+
+    def _claim(self, job: str, early: bool) -> int | None:
+        with self._node.store.transaction() as tx:
+            return tx.schedule.claim(job, self._owner, self._node.clock(), LEASE_SECONDS, only_due=not early)
+
+    def _succeeded(self, job: ScheduleRow, fence: int, lag: int) -> None:
+        now = self._node.clock()
+        next_run = now + self._jittered(job.interval_seconds)
+        with self._node.store.transaction() as tx:
+            if tx.schedule.succeed(job.job, fence, now, next_run, lag):
+                tx.people.touch_partner(job.partner, now)
+
+    def _failed(self, job: ScheduleRow, fence: int, error: GatewayError) -> None:
+        wait = min(MAX_BACKOFF_SECONDS, job.interval_seconds * 2 ** min(job.failures, 10))
+        next_run = self._node.clock() + self._jittered(wait)
+        details: dict[str, object] = {
+            "partner": job.partner,
+            "error": type(error).__name__,
+            "reason": error.message,
+            "attempts": job.failures + 1,
+            "next_run": next_run,
+        }
+        event = self._node.event(EventKind.SYNC_FAILED, actor=self._node.agency, subject=job.partner, details=details)
+        with self._node.store.transaction() as tx:
+            if tx.schedule.fail(job.job, fence, next_run, f"{type(error).__name__}: {error.message}"):
+                tx.log.append([event])
+
+    def _jittered(self, seconds: int) -> int:
+        spread = max(1, seconds * JITTER_PERCENT // 100)
+        return max(1, seconds - spread + int.from_bytes(self._node.random.bytes(4), "big") % (2 * spread + 1))
