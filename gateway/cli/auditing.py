@@ -1,0 +1,311 @@
+"""The audit log: reading it, proving it, taking it away to be proved elsewhere.
+
+An exported folder holds all that a proof needs, and no key but the log's public one:
+
+    log.vkey                         the verifier string; compare it with the one in the identity card
+    checkpoint                       the newest signed tree head (C2SP tlog-checkpoint)
+    tile/<level>/…, tile/entries/…   the tree and its entries (C2SP tlog-tiles)
+    leaves.jsonl                     index, entry, event and salt of each leaf
+    checkpoints.jsonl                every signed tree head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from gateway.audit import CheckpointRow, EventKind, LeafRow, LogReport, parse_event, verify_log
+from gateway.cli.people import read_file
+from gateway.cli.shell import Shell, amount, bold, command, plain
+from gateway.crypto import canonical, merkle
+from gateway.crypto.checkpoint import MAX_NOTE_BYTES, VerifierKey
+from gateway.errors import ConfigError, MalformedError
+from gateway.logcheck import verify_own_log
+from gateway.model import int_member, text_member
+from gateway.node import Node, log_origin
+from gateway.store import Transaction
+
+audit_app = typer.Typer(
+    add_completion=False, help="The audit log: what left, to whom, under which rule.", no_args_is_help=True
+)
+COMMANDS = {"audit": audit_app}
+
+CHUNK_LEAVES = 2_000  # read backwards in pieces, so that the newest events come without the oldest
+MAX_ABOUT_CHARS = 140  # of an event's details on its line
+SHOWN_ITEMS = 4
+TILE_HASHES = 256  # C2SP tlog-tiles
+MAX_EVIDENCE_BYTES = MAX_NOTE_BYTES
+MAX_LINE_BYTES = 256 << 10  # one leaf with its event, in JSON in JSON
+EVENT_COLUMNS = {"index": "leaf", "at": "at", "kind": "kind", "actor": "by", "subject": "of", "about": "details"}
+
+
+@command(audit_app, "list")
+def audit_list(
+    shell: Shell,
+    *,
+    kind: Annotated[EventKind | None, typer.Option(help="Only events of this kind.", show_choices=False)] = None,
+    limit: Annotated[int, typer.Option(help="At most so many, newest first.", min=1)] = 50,
+) -> None:
+    """List what the log records, newest first."""
+    rows: list[dict[str, object]] = []
+    with shell.node(check_log=False) as node, node.store.reading() as tx:
+        for leaf in _backwards(tx):
+            row = _event_value(leaf, kind)
+            if row is not None:
+                rows.append(row)
+            if len(rows) == limit:
+                break
+    shell.table(rows, EVENT_COLUMNS, "No such event is recorded.")
+
+
+@command(audit_app, "verify")
+def audit_verify(
+    shell: Shell,
+    *,
+    outside: Annotated[
+        list[Path] | None, typer.Option(help="A checkpoint or receipt of this log kept elsewhere; may be repeated.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Verify an exported folder; needs no passphrase.")] = None,
+    log_key: Annotated[
+        str, typer.Option(help="The log's verifier string, from the identity card (with --folder).")
+    ] = "",
+) -> None:
+    """Prove the whole log: every leaf, node and checkpoint. Names the first entry that does not hold (exit 10)."""
+    evidence = [read_file(path, MAX_EVIDENCE_BYTES) for path in outside or []]
+    if folder is not None:
+        origin, report = _verify_folder(shell, folder, log_key, evidence)
+    else:
+        origin, report = _verify_own(shell, evidence)
+    shell.show(
+        {
+            "origin": origin,
+            "holds": True,
+            "size": report.size,
+            "root": report.root.hex(),
+            "events": report.events,
+            "blocks": report.blocks,
+            "erased": report.erased,
+            "checkpoints": report.checkpoints,
+            "outside": report.outside,
+        },
+        f"The log {bold(origin)} holds: {amount(report.size, 'leaf', 'leaves')} ({amount(report.events, 'event')}, "
+        f"{amount(report.blocks, 'block')}), {amount(report.checkpoints, 'checkpoint')}.",
+        f"  erased on record: {report.erased:,}; compared with evidence kept outside: {report.outside:,}",
+        *([] if report.outside else ["  Without --outside, a log that was cut off at its end still holds."]),
+    )
+
+
+@command(audit_app, "export")
+def audit_export(shell: Shell, folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
+    """Write the log to a folder that can be proved without this gateway. Events are readable in it."""
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder cannot be made: {error.strerror}", remedy="name one that is not there"
+        ) from error
+    with shell.node(check_log=False) as node:
+        size = _export(shell, node, folder)
+        origin = log_origin(node.agency)
+    shell.show(
+        {"folder": str(folder), "origin": origin, "size": size},
+        f"{bold(origin)}, {amount(size, 'leaf', 'leaves')}, is in {plain(str(folder))}. Prove it: "
+        f"gateway audit verify --folder {plain(str(folder))}",
+    )
+
+
+def _backwards(tx: Transaction) -> Iterator[LeafRow]:
+    stop = tx.log.size()
+    while stop > 0:
+        start = max(0, stop - CHUNK_LEAVES)
+        yield from reversed(list(tx.log.leaves(start, stop)))
+        stop = start
+
+
+def _event_value(leaf: LeafRow, wanted: EventKind | None) -> dict[str, object] | None:
+    if leaf.event_bytes is None:
+        return None
+    event = parse_event(leaf.event_bytes)
+    if wanted is not None and event.kind is not wanted:
+        return None
+    return {
+        "index": leaf.index,
+        "at": event.at,
+        "kind": str(event.kind),
+        "actor": event.actor,
+        "subject": _brief(event.subject),
+        "about": _about(event.details),
+        "details": event.details,
+    }
+
+
+def _about(details: dict[str, object]) -> str:
+    """An event's details on one line, as many as fit; --json has them all."""
+    words = ""
+    for name, value in sorted(details.items()):
+        more = f"{', ' if words else ''}{name} {_brief(value)}"
+        if len(words + more) > MAX_ABOUT_CHARS:
+            return f"{words}, …" if words else "…"
+        words += more
+    return words
+
+
+def _brief(value: object) -> str:
+    """Ids and digests by their beginning, long lists by their length."""
+    if isinstance(value, list | dict):
+        return ", ".join(_brief(one) for one in value) if len(value) <= SHOWN_ITEMS else f"({len(value)})"
+    text = str(value)
+    return f"{text[:12]}…" if len(text) >= 32 and " " not in text and "/" not in text else text
+
+
+def _verify_own(shell: Shell, evidence: list[bytes]) -> tuple[str, LogReport]:
+    with shell.node(check_log=False) as node:
+        key = node.keystore.log_key(log_origin(node.agency)).verifier
+        with shell.progress("verifying", "leaves") as told:
+            report = verify_own_log(node, evidence, told=told)
+        details: dict[str, object] = {
+            "size": report.size,
+            "checkpoints": report.checkpoints,
+            "outside": report.outside,
+            "erased": report.erased,
+        }
+        event = node.event(EventKind.LOG_VERIFIED, actor=node.agency, subject=key.name, details=details)
+        with node.store.transaction() as tx:
+            tx.log.append([event])
+    return key.name, report
+
+
+# Taking it away
+
+
+def _export(shell: Shell, node: Node, folder: Path) -> int:
+    """Write the folder from one consistent reading of the log; returns its size.
+
+    The newest checkpoint is read first, and nothing after it: leaves are only ever added.
+    """
+    key = node.keystore.log_key(log_origin(node.agency)).verifier
+    with node.store.reading() as tx:
+        size, note = tx.log.size(), tx.log.latest_checkpoint()
+        heads = list(tx.log.checkpoints())
+    _write(folder / "log.vkey", f"{key}\n".encode())
+    _write(folder / "checkpoint", note)
+    with _lines(folder / "checkpoints.jsonl") as sink:
+        for head in heads:
+            sink.write(canonical.encode({"size": head.size, "note": head.note.decode()}) + b"\n")
+    with _lines(folder / "leaves.jsonl") as sink, shell.progress("exporting", "leaves") as told:
+        for start in range(0, size, TILE_HASHES):
+            with node.store.reading() as tx:  # short: an open reader would block every commit
+                leaves = list(tx.log.leaves(start, min(start + TILE_HASHES, size)))
+            for leaf in leaves:
+                sink.write(canonical.encode(_leaf_value(leaf)) + b"\n")
+            bundle = b"".join(len(leaf.entry).to_bytes(2, "big") + leaf.entry for leaf in leaves)
+            _write(folder / _tile_path("entries", start // TILE_HASHES, len(leaves)), bundle)
+            told(start + len(leaves), size)
+    _export_tiles(node, folder, size)
+    return size
+
+
+def _export_tiles(node: Node, folder: Path, size: int) -> None:
+    """Tile n of level l holds the roots of the complete subtrees of 2^8l leaves from 256n on (C2SP tlog-tiles)."""
+    level = 0
+    while (count := size >> 8 * level) > 0:
+        for start in range(0, count, TILE_HASHES):
+            width = min(TILE_HASHES, count - start)
+            with node.store.reading() as tx:
+                hashes = b"".join(tx.log.read_node(8 * level, index) for index in range(start, start + width))
+            _write(folder / _tile_path(str(level), start // TILE_HASHES, width), hashes)
+        level += 1
+
+
+def _tile_path(level: str, number: int, width: int) -> Path:
+    """C2SP tlog-tiles: three digits a folder, all but the last with an x; a partial tile says its width."""
+    groups = [f"{number % 1000:03d}"]
+    while number >= 1000:
+        number //= 1000
+        groups.insert(0, f"x{number % 1000:03d}")
+    path = Path("tile", level, *groups)
+    return path if width == TILE_HASHES else path.with_name(f"{path.name}.p") / str(width)
+
+
+def _leaf_value(leaf: LeafRow) -> dict[str, object]:
+    return {
+        "index": leaf.index,
+        "entry": leaf.entry.hex(),
+        "event": None if leaf.event_bytes is None else leaf.event_bytes.decode(),
+        "salt": None if leaf.salt is None else leaf.salt.hex(),
+    }
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with path.open("wb") as sink:
+            yield sink
+    except OSError as error:
+        raise ConfigError(f"the export cannot be written: {error.strerror}") from error
+
+
+def _write(path: Path, raw: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw)
+    except OSError as error:
+        raise ConfigError(f"the export cannot be written: {error.strerror}") from error
+
+
+# Proving an exported folder
+
+
+def _verify_folder(shell: Shell, folder: Path, log_key: str, evidence: list[bytes]) -> tuple[str, LogReport]:
+    named = log_key or read_file(folder / "log.vkey", MAX_LINE_BYTES).decode("utf-8", "replace").strip()
+    key = VerifierKey.parse(named)
+    if not log_key and not shell.as_json:
+        shell.note(f"Proved with the key in the folder itself: {key}. Compare it with the agency's identity card.")
+    heads = (_head(value) for value in _values(folder / "checkpoints.jsonl"))
+    evidence = [*evidence, read_file(folder / "checkpoint", MAX_EVIDENCE_BYTES)]
+    return key.name, verify_log(_leaves(folder), _nodes(folder), heads, key, evidence)
+
+
+def _leaves(folder: Path) -> Iterator[LeafRow]:
+    return (_leaf(value) for value in _values(folder / "leaves.jsonl"))
+
+
+def _nodes(folder: Path) -> Iterator[merkle.Node]:
+    """An export has no node table: the tree is built from its leaves, and the checkpoints say whether it is right."""
+    frontier = merkle.Frontier()
+    for row in _leaves(folder):
+        yield from frontier.append(merkle.leaf_hash(row.entry))
+
+
+def _values(path: Path) -> Iterator[dict[str, object]]:
+    try:
+        source = path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"the exported folder cannot be read: {error.strerror}", place=path.name) from error
+    with source:
+        while raw := source.readline(MAX_LINE_BYTES):
+            value = canonical.parse_canonical(raw.rstrip(b"\n"), max_bytes=MAX_LINE_BYTES)
+            if not isinstance(value, dict):
+                raise MalformedError("a line of the export is not an object", place=path.name)
+            yield dict(value)
+
+
+def _leaf(value: dict[str, object]) -> LeafRow:
+    event, salt = value.get("event"), value.get("salt")
+    try:
+        return LeafRow(
+            int_member(value, "index"),
+            bytes.fromhex(text_member(value, "entry")),
+            None if event is None else text_member(value, "event").encode(),
+            None if salt is None else bytes.fromhex(text_member(value, "salt")),
+        )
+    except ValueError as error:
+        raise MalformedError("a leaf of the export is not in hexadecimal") from error
+
+
+def _head(value: dict[str, object]) -> CheckpointRow:
+    return CheckpointRow(int_member(value, "size"), text_member(value, "note").encode())

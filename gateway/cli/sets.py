@@ -1,0 +1,259 @@
+"""Hash sets: making them, looking into them, withdrawing from them, finding a digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.people import read_file
+from gateway.cli.shell import Shell, amount, bold, command, plain, when
+from gateway.columns.rows import EXISTENCE
+from gateway.errors import ConfigError, DeniedError, MalformedError
+from gateway.exchange import Exchange
+from gateway.exchange.labels import SetDefaults, stored_label
+from gateway.exchange.lookup import MAX_LOOK_UP, parse_entry
+from gateway.model import HandlingCode, VictimStatus, text_member
+from gateway.node import Node
+from gateway.store import Transaction
+from gateway.store.tables import HashSet
+
+set_app = typer.Typer(
+    add_completion=False, help="Hash sets: our own, and the mirrors of partners' sets.", no_args_is_help=True
+)
+look_up_app, where_app = typer.Typer(add_completion=False), typer.Typer(add_completion=False)
+COMMANDS = {"set": set_app, "look-up": look_up_app, "where": where_app}
+
+MAX_LIST_BYTES = 130 * MAX_LOOK_UP  # a SHA-512 in hex and a line end, as often as one look-up takes
+SetName = Annotated[str, typer.Argument(metavar="SET", help="The set: AGENCY/name, or the name alone for our own.")]
+SET_COLUMNS = {
+    "set": "set",
+    "owner": "owner",
+    "purpose": "purpose",
+    "entries": "entries",
+    "labels": "labels",
+    "seq": "changes",
+    "equality": "as its hub",
+}
+HIT_COLUMNS = {
+    "digest": "digest",
+    "set": "set",
+    "entry": "entry",
+    "originator": "originator",
+    "victim_status": "victim",
+    "category": "category",
+    "handling": "handling",
+    "series": "series",
+    "hub": "from",
+}
+
+
+@command(set_app, "create")
+def set_create(
+    shell: Shell,
+    *,
+    name: SetName,
+    purpose: Annotated[str, typer.Option(help="What the set is for, in one line.")],
+    legal_basis: Annotated[str, typer.Option(help="The law under which its entries are held.")],
+    category: Annotated[str, typer.Option(help="Where a row does not say: scheme:code.")] = "unspecified:0",
+    handling: Annotated[HandlingCode, typer.Option(help="Where a row does not say: H0 free to H3 ask first.")] = (
+        HandlingCode.H2
+    ),
+    evaluation: Annotated[str, typer.Option(help="Where a row does not say: source A-F, information 1-6.")] = "F6",
+    victim_status: Annotated[VictimStatus, typer.Option(help="Where a row does not say.")] = VictimStatus.UNKNOWN,
+    onward: Annotated[str, typer.Option(help="Jurisdictions to which holders may pass entries on: XC,XD.")] = "",
+) -> None:
+    """Make an empty hash set of our own. What its rows do not say, its defaults say."""
+    countries = tuple(sorted({code.strip() for code in onward.split(",") if code.strip()}))
+    defaults = SetDefaults(legal_basis, category, handling, evaluation, victim_status, countries)
+    with shell.node() as node:
+        full = full_name(node, name)
+        Exchange(node).ledger.create_set(full, purpose, defaults, node.agency)
+    shell.show(
+        {"set": full, "purpose": purpose},
+        f"The set {bold(full)} is there, and empty. Fill it: gateway import FILE --set {full}",
+    )
+
+
+@command(set_app, "list")
+def set_list(shell: Shell) -> None:
+    """List the sets, with how many entries and labels each holds."""
+    with shell.node() as node, node.store.reading() as tx:
+        rows = [_set_value(node, tx, row) for row in tx.sets.all()]
+    shell.table(rows, SET_COLUMNS, "There are no sets yet.")
+
+
+@command(set_app, "show")
+def set_show(shell: Shell, name: SetName) -> None:
+    """Show a set: its labels, and which partners are known to hold it."""
+    with shell.node() as node, node.store.reading() as tx:
+        row = tx.sets.get(full_name(node, name))
+        counts = _counts(tx, row)
+        labels: list[dict[str, object]] = [
+            {"number": one.number, "entries": counts.get(one.number, 0), **stored_label(one).to_json()}
+            for one in tx.sets.labels(_id(row))
+        ]
+        followers: list[dict[str, object]] = [
+            {"partner": one.partner, "seq": one.seq, "at": one.at} for one in tx.sets.followers(_id(row))
+        ]
+        value = {**_set_value(node, tx, row), "created": row.created}
+    shell.show(
+        {**value, "label_table": labels, "followers": followers},
+        f"{bold(row.name)}  {plain(row.purpose)}",
+        f"  owner     {value['owner']}",
+        f"  entries   {value['entries']:,}, under {amount(len(labels), 'label')}",
+        f"  changes   {row.seq:,}, in epoch {row.epoch}",
+        *(f"  label {one['number']:>4}  {one['entries']:>10,}  {plain(_label_words(one))}" for one in labels),
+        *(
+            f"  held by   {one['partner']} up to change {one['seq']:,}, {when(int(str(one['at'])))}"
+            for one in followers
+        ),
+    )
+
+
+@command(set_app, "withdraw")
+def set_withdraw(
+    shell: Shell,
+    *,
+    name: SetName,
+    entries: Annotated[list[str], typer.Argument(metavar="ENTRY...", help="Entries, as `look-up` shows them.")],
+    reason: Annotated[str, typer.Option(help="Why they are wrong, in one line; it stands in the audit log.")],
+) -> None:
+    """Say of entries of our own set that they are wrong. Every partner that holds them is told."""
+    numbers = sorted({parse_entry(one) for one in entries})
+    with shell.node() as node:
+        full = full_name(node, name)
+        count = Exchange(node).ledger.withdraw(full, numbers, actor=node.agency, reason=reason)
+    shell.show(
+        {"set": full, "asked": len(numbers), "withdrawn": count},
+        f"Withdrawn from {bold(full)}: {count:,} of {amount(len(numbers), 'entry', 'entries')}. "
+        "Partners are told at their next sync.",
+    )
+
+
+@command(look_up_app, "look-up")
+def look_up(
+    shell: Shell,
+    *,
+    digests: Annotated[list[str] | None, typer.Argument(metavar="[HASH]...", help="Digests in hexadecimal.")] = None,
+    file: Annotated[Path | None, typer.Option(help="File with one digest on each line.")] = None,
+) -> None:
+    """Is this hash listed here, by whom, and has the child been identified? Searches every set, exactly."""
+    asked = list(digests or [])
+    if file is not None:
+        asked += _read_lines(file)
+    if not asked:
+        raise ConfigError("there is nothing to look up", remedy="give digests, or --file with one on each line")
+    with shell.node() as node:
+        hits = Exchange(node).lookup.find(asked, actor=node.agency)
+    rows: list[dict[str, object]] = [
+        {
+            "query": hit.query + 1,
+            "digest": _short(asked[hit.query]),
+            "algorithm": hit.algorithm,
+            "set": hit.set_name,
+            "entry": hit.entry,
+            "series": hit.series,
+            "hub": hit.hub or "own",
+            **{name: hit.attributes[name] for name in ("originator", "victim_status", "category", "handling")},
+        }
+        for hit in hits
+    ]
+    shell.table(rows, HIT_COLUMNS, "Not listed here." if len(asked) == 1 else f"None of {len(asked):,} is listed here.")
+    if rows and not shell.as_json and len(asked) > 1:
+        shell.show(None, f"Listed here: {len({row['query'] for row in rows}):,} of {len(asked):,}.")
+
+
+@command(where_app, "where")
+def where(
+    shell: Shell,
+    *,
+    entry: Annotated[str, typer.Argument(help="The entry, as `look-up` shows it.")],
+    name: Annotated[str, typer.Option("--set", help="Our own set that it is in.")],
+) -> None:
+    """Which partners hold an entry of ours, as far as they have told."""
+    with shell.node() as node:
+        found = Exchange(node).lookup.where(full_name(node, name), entry)
+    holders: list[dict[str, object]] = [
+        {"partner": one.partner, "holds": one.holds, "since_seq": one.since_seq, "at": one.at} for one in found.holders
+    ]
+    value = {
+        "set": found.set_name,
+        "entry": found.entry,
+        "version": found.version,
+        "changed_at": found.changed_at,
+        "label": found.label,
+        "holders": holders,
+    }
+    shell.show(
+        value,
+        f"{bold(found.entry)} in {found.set_name}, version {found.version}, last changed {when(found.changed_at)}",
+        *(
+            f"  {one.partner}  {'holds it' if one.holds else 'does not hold it'} ({when(one.at)})"
+            for one in found.holders
+        ),
+        *([] if holders else ["  No partner has asked for this set yet."]),
+    )
+
+
+def full_name(node: Node, name: str) -> str:
+    """The set's whole name; one without an owner is our own."""
+    return name if "/" in name else f"{node.agency}/{name}"
+
+
+def own_set(node: Node, name: str) -> str:
+    """The whole name of a set of ours."""
+    full = full_name(node, name)
+    if not full.startswith(f"{node.agency}/"):
+        raise DeniedError("only its owner changes a set; this one is a partner's")
+    with node.store.reading() as tx:
+        tx.sets.get(full)
+    return full
+
+
+def _set_value(node: Node, tx: Transaction, row: HashSet) -> dict[str, object]:
+    counts = _counts(tx, row)
+    return {
+        "set": row.name,
+        "owner": row.hub or node.agency,
+        "own": not row.hub,
+        "purpose": row.purpose,
+        "entries": sum(counts.values()),
+        "labels": len(tx.sets.labels(_id(row))),
+        "epoch": row.epoch,
+        "seq": row.seq,
+        "equality": row.equality if row.hub else "own",
+    }
+
+
+def _counts(tx: Transaction, row: HashSet) -> dict[int, int]:
+    """Entries by label: the first of the three numbers that stand in a label's sum for its existence part."""
+    sums = tx.sets.sums(_id(row))
+    return {label: int.from_bytes(raw[:8], "little") for (label, part), raw in sums.items() if part == EXISTENCE}
+
+
+def _id(row: HashSet) -> int:
+    assert row.id is not None, "a stored set has an id"
+    return row.id
+
+
+def _label_words(label: dict[str, object]) -> str:
+    names = ("originator", "handling", "category", "victim_status", "evaluation")
+    words = [text_member(label, name) for name in names]
+    restrictions = label["restrictions"]
+    return ", ".join([*words, *(restrictions if isinstance(restrictions, list) else [])])
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        text = read_file(path, MAX_LIST_BYTES).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise MalformedError("the file is not a list of hexadecimal digests") from error
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _short(digest: str) -> str:
+    """Enough of the user's own digest to find it again in the list that they gave."""
+    text = digest.strip().lower()
+    return f"{text[:16]}…" if len(text) > 17 else text
