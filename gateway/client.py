@@ -1,0 +1,413 @@
+"""HTTP to one partner, as its identity card says: what `sync` and the command line need of the network.
+
+    async with PartnerLink(card, token_key, "XA-NCVI", clock, random) as link:
+        for offered in await link.sets(): …
+        answer = await link.head("XB-NCVI/found", "")
+
+Rules:
+
+1. Only the card's URL is called: https, or http on a loopback address. Its name is resolved once for a link. No
+   redirect is followed, no proxy of the environment is used, no cookie is kept.
+2. Every answer has a bound: seconds in all and between two reads, and bytes, by its length and again while it is read.
+   Compressed answers are refused unread.
+3. Each request carries a fresh DPoP proof. The token is fetched when it is needed and renewed before it runs out; an
+   answer 401 gets one retry with a new token, no more.
+4. What the partner says with a problem document becomes the error that it stands for. Everything else that goes wrong
+   between the two is a PartnerError with a plain sentence: never an exception of the HTTP library, never its words.
+5. TLS 1.3 and nothing below; the certificate is verified against the authorities of this machine, or against the
+   context that the caller hands in.
+
+What comes back is sealed, and judged by `exchange`; here it is only bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+
+from gateway.audit import MAX_RECEIPT_BYTES
+from gateway.crypto.canonical import JsonValue, parse_json
+from gateway.crypto.checkpoint import MAX_NOTE_BYTES
+from gateway.crypto.keys import Random, TokenKey, new_message_id
+from gateway.crypto.tokens import make_assertion, make_dpop
+from gateway.errors import GatewayError, MalformedError, PartnerError, UnauthenticatedError
+from gateway.interchange import MAX_CARD_BYTES, MAX_DOCUMENT_BYTES, MAX_PAGE_BYTES, Cursor, IdentityCard
+from gateway.model import MAX_TEXT_CHARS, SET_NAME
+from gateway.problem_words import MAX_PROBLEM_BYTES, from_problem
+
+ENVELOPE_TYPE = "application/vnd.partner-exchange.envelope"
+FORM_TYPE = "application/x-www-form-urlencoded"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+SEAL_BYTES = 1 << 20  # manifest, signatures, age header and tags around a payload: at most 600 KiB of it
+MAX_LIST_BYTES = 1 << 20  # a list of some thousand sets
+MAX_SETS = 10_000
+MAX_TOKEN_ANSWER_BYTES = 16_384
+MAX_TOKEN_SECONDS = 3600  # however long a partner says that its token lives
+MIN_TOKEN_SECONDS = 30  # a token with less left is renewed, so that it does not run out on its way
+MAX_ACCESS_TOKEN_CHARS = 4096
+
+_ETAG = re.compile(r'"([0-9a-f]{64})"')
+_HASH = re.compile(r"[0-9a-f]{64}")
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750 2.1
+_OAUTH_WORD = re.compile(r"[a-z_]{1,40}")
+_HOST_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+# No user, path, query, fragment, escape, zone or backslash; a port is written out in digits.
+_PLAIN_URL = re.compile(r"(?i:https?)://(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?/?")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLimits:
+    """How long a partner may take. Seconds."""
+
+    connect_seconds: float = 10.0
+    read_seconds: float = 30.0  # between two reads: also while the partner works on what we sent
+    total_seconds: float = 300.0  # a page of 64 MiB at 220 kB/s
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    media_type: str
+    etag: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    renew_at: int
+
+
+class PartnerLink:
+    """One partner over HTTP. An async context manager: connections end with it.
+
+    Args:
+        card: the partner's identity card, as enrolled.
+        token_key: our token key, whose public half the partner holds.
+        own_agency: who we are.
+        clock: Unix seconds.
+        tls: how the partner's certificate is verified, instead of by the authorities of this machine.
+
+    Raises:
+        PartnerError: the card's URL is not one that we call.
+    """
+
+    def __init__(
+        self,
+        card: IdentityCard,
+        token_key: TokenKey,
+        own_agency: str,
+        clock: Callable[[], int],
+        random: Random,
+        *,
+        tls: ssl.SSLContext | None = None,
+        limits: LinkLimits | None = None,
+    ) -> None:
+        self._card = card
+        self._base = base_url(card.url)
+        self._issuer = card.url.rstrip("/")  # compared letter by letter (RFC 8414 3.3), so not in another spelling
+        self._key = token_key
+        self._own = own_agency
+        self._clock = clock
+        self._random = random
+        self._tls = tls
+        self._limits = limits or LinkLimits()
+        self._session: aiohttp.ClientSession | None = None
+        self._token: _Token | None = None
+        self._renewing = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        limits = self._limits
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._tls or _verifying_tls(), ttl_dns_cache=None, limit=4),
+            timeout=aiohttp.ClientTimeout(
+                total=limits.total_seconds, sock_connect=limits.connect_seconds, sock_read=limits.read_seconds
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity", "User-Agent": "partner-exchange/1"},
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # What partners are asked
+
+    async def sets(self) -> list[dict[str, object]]:
+        """The sets that the partner offers us: each with `set` and `purpose`."""
+        answer = await self._ask("GET", "/v1/sets", max_bytes=MAX_LIST_BYTES)
+        listed = _json_object(answer).get("sets")
+        if not isinstance(listed, list) or len(listed) > MAX_SETS:
+            raise PartnerError("the partner's list of sets is not a list within bounds")
+        return [_offered(one, self._card.agency) for one in listed]
+
+    async def head(self, set_name: str, etag: str) -> tuple[str, bytes] | None:
+        """(entity tag, sealed feed head) of a set; None when it is still the one of `etag` ("": we hold none)."""
+        headers = {"If-None-Match": f'"{etag}"'} if etag else {}
+        path = f"/v1/sets/{_checked(set_name)}/head"
+        answer = await self._ask("GET", path, headers=headers, max_bytes=MAX_DOCUMENT_BYTES + SEAL_BYTES)
+        if answer.status == 304 and etag:
+            return None
+        found = _ETAG.fullmatch(answer.etag)
+        if answer.status != 200 or found is None:
+            raise PartnerError("the partner's answer is not a feed head with its entity tag")
+        return found[1], _envelope(answer)
+
+    async def changes(self, set_name: str, cursor: Cursor) -> bytes | None:
+        """The sealed page after a cursor, None when there is nothing to bring."""
+        path = f"/v1/sets/{_checked(set_name)}/changes"
+        query = f"epoch={cursor.epoch}&view={cursor.view}&seq={cursor.seq}"
+        answer = await self._ask("GET", path, query=query, max_bytes=MAX_PAGE_BYTES + SEAL_BYTES)
+        return None if answer.status == 204 else _envelope(answer)
+
+    async def post_envelope(self, body: bytes) -> tuple[str, bytes]:
+        """(media type, body) of the partner's answer to an envelope. The same envelope may be posted again."""
+        answer = await self._ask(
+            "POST",
+            "/v1/envelopes",
+            headers={"Content-Type": ENVELOPE_TYPE},
+            body=body,
+            max_bytes=MAX_RECEIPT_BYTES,
+        )
+        return answer.media_type, answer.body
+
+    async def mailbox(self, after: int) -> bytes | None:
+        """Sealed mailbox messages above a number, None without any."""
+        answer = await self._ask(
+            "GET", "/v1/mailbox", query=f"after={after}", max_bytes=MAX_DOCUMENT_BYTES + SEAL_BYTES
+        )
+        return None if answer.status == 204 else _envelope(answer)
+
+    async def card(self) -> bytes:
+        """The partner's identity card as it hands it out now."""
+        return (await self._ask("GET", "/v1/card", max_bytes=MAX_CARD_BYTES)).body
+
+    async def checkpoint(self) -> bytes:
+        """The newest checkpoint of the partner's log, unverified."""
+        return (await self._ask("GET", "/v1/log/checkpoint", max_bytes=MAX_NOTE_BYTES)).body
+
+    async def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """The hashes by which the partner shows that its log of `new` leaves extends that of `old`, unverified."""
+        answer = await self._ask("GET", "/v1/log/consistency", query=f"old={old}&new={new}", max_bytes=MAX_LIST_BYTES)
+        proof = _json_object(answer).get("proof")
+        if not isinstance(proof, list) or not all(isinstance(n, str) and _HASH.fullmatch(n) for n in proof):
+            raise PartnerError("the partner's proof is not made of hashes")
+        return tuple(bytes.fromhex(str(node)) for node in proof)
+
+    # Inside
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        max_bytes: int,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> _Answer:
+        """The partner's answer to an authenticated request; its problem is raised as the error that it stands for."""
+        for attempt in (1, 2):
+            token = await self._access_token()
+            proof = self._proof(method, path, token)
+            proofs = {**(headers or {}), "Authorization": f"DPoP {token}", "DPoP": proof}
+            answer = await self._request(method, path, query=query, headers=proofs, body=body, max_bytes=max_bytes)
+            if answer.status != 401 or attempt == 2:
+                break
+            # The partner has forgotten the token: restarted on another database, or we were suspended.
+            self._token = None
+        if answer.status >= 400:
+            raise _restated(answer)
+        if answer.status not in (200, 204, 304):
+            raise PartnerError(f"the partner answered with status {answer.status}, which nobody asked for")
+        return answer
+
+    async def _access_token(self) -> str:
+        async with self._renewing:
+            if self._token is None or self._clock() >= self._token.renew_at:
+                self._token = await self._new_token()
+            return self._token.text
+
+    async def _new_token(self) -> _Token:
+        now, path = self._clock(), "/v1/token"
+        form = {
+            "grant_type": "client_credentials",
+            "client_assertion_type": ASSERTION_TYPE,
+            "client_assertion": make_assertion(self._key, self._own, self._issuer, now, new_message_id(self._random)),
+        }
+        answer = await self._request(
+            "POST",
+            path,
+            headers={"Content-Type": FORM_TYPE, "DPoP": self._proof("POST", path, None)},
+            body=urlencode(form).encode("ascii"),
+            max_bytes=MAX_TOKEN_ANSWER_BYTES,
+        )
+        if answer.status in (400, 401) and answer.media_type == "application/json":
+            raise _refused(answer)
+        if answer.status >= 400:
+            raise _restated(answer)
+        members = _json_object(answer)
+        token, seconds = members.get("access_token"), members.get("expires_in")
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token) or len(token) > MAX_ACCESS_TOKEN_CHARS:
+            raise PartnerError("the partner's token is not one")
+        if members.get("token_type") != "DPoP" or not isinstance(seconds, int) or isinstance(seconds, bool):
+            raise PartnerError("the partner's token is not bound to our key, or has no end")
+        return _Token(token, now + min(seconds, MAX_TOKEN_SECONDS) - MIN_TOKEN_SECONDS)
+
+    def _proof(self, method: str, path: str, token: str | None) -> str:
+        jti = new_message_id(self._random)
+        return make_dpop(self._key, method, self._base + path, self._clock(), jti, access_token=token)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        max_bytes: int,
+        query: str = "",
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> _Answer:
+        if self._session is None:
+            raise PartnerError("the link to the partner is closed")
+        url = self._base + path + (f"?{query}" if query else "")
+        async with (
+            _plain_words(),
+            self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as response,
+        ):
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise PartnerError("the partner compresses its answer, which nobody asked for")
+            bound = max_bytes if response.status < 400 else MAX_PROBLEM_BYTES
+            return _Answer(
+                response.status, response.content_type, response.headers.get("ETag", ""), await _read(response, bound)
+            )
+
+
+def base_url(url: str) -> str:
+    """The URL of a card, if it is one that we call: scheme, host and port alone, in their usual spelling.
+
+    Raises:
+        PartnerError: anything else, whatever a more lenient reader might make of it.
+    """
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+    except ValueError as error:
+        raise PartnerError("the partner's URL is not one") from error
+    if _PLAIN_URL.fullmatch(url) is None or port == 0:
+        raise PartnerError("the partner's URL is more than scheme, host and port")
+    address = _address(host)
+    if address is None and _HOST_NAME.fullmatch(host) is None:  # so no 0x7f.1, no 127.1, no 2130706433
+        raise PartnerError("the partner's URL names no host that we call")
+    loopback = host == "localhost" or (address is not None and address.is_loopback)
+    if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
+        raise PartnerError("the partner's URL is not https")
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _verifying_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+@asynccontextmanager
+async def _plain_words() -> AsyncIterator[None]:
+    """Trouble on the way as PartnerErrors in our words."""
+    try:
+        yield
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise PartnerError("the partner's TLS certificate does not verify") from error
+    except aiohttp.ClientSSLError as error:
+        raise PartnerError("there is no TLS connection with the partner") from error
+    except aiohttp.ClientConnectorError as error:
+        raise PartnerError("the partner cannot be reached") from error
+    except TimeoutError as error:
+        raise PartnerError("the partner did not answer in time") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise PartnerError("the connection with the partner broke off") from error
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """The body of an answer within its bound."""
+    if (response.content_length or 0) > max_bytes:
+        raise PartnerError("the partner's answer is larger than its contract allows")
+    read = bytearray()
+    async for piece in response.content.iter_any():
+        read += piece
+        if len(read) > max_bytes:
+            raise PartnerError("the partner's answer is larger than its contract allows")
+    return bytes(read)
+
+
+def _restated(answer: _Answer) -> GatewayError:
+    return from_problem(answer.status, answer.body)
+
+
+def _refused(answer: _Answer) -> GatewayError:
+    """What the partner's token endpoint says with an OAuth error (RFC 6749 5.2)."""
+    word = _json_object(answer).get("error")
+    shown = f": {word}" if isinstance(word, str) and _OAUTH_WORD.fullmatch(word) else ""
+    return UnauthenticatedError(
+        f"the partner gave us no token{shown}",
+        remedy="compare clocks, and ask the partner whether we are enrolled with our present identity card",
+    )
+
+
+def _json_object(answer: _Answer) -> dict[str, JsonValue]:
+    try:
+        value = parse_json(answer.body, max_bytes=MAX_LIST_BYTES, max_depth=4)
+    except MalformedError as error:
+        raise PartnerError("the partner's answer is not the JSON of its contract") from error
+    if not isinstance(value, dict):
+        raise PartnerError("the partner's answer is not the JSON of its contract")
+    return value
+
+
+def _offered(one: JsonValue, owner: str) -> dict[str, object]:
+    if not isinstance(one, dict) or set(one) != {"set", "purpose"}:
+        raise PartnerError("the partner offers something that is not a set")
+    name, purpose = one["set"], one["purpose"]
+    if not isinstance(name, str) or SET_NAME.fullmatch(name) is None or not name.startswith(f"{owner}/"):
+        raise PartnerError("the partner offers a set that is not its own")
+    if not isinstance(purpose, str) or len(purpose) > MAX_TEXT_CHARS:
+        raise PartnerError("the partner offers a set without a purpose")
+    return {"set": name, "purpose": purpose}
+
+
+def _checked(set_name: str) -> str:
+    """A set name as a part of a path: nothing in it ever needs an escape."""
+    if SET_NAME.fullmatch(set_name) is None:
+        raise MalformedError("not a set name")
+    return set_name
+
+
+def _envelope(answer: _Answer) -> bytes:
+    if answer.status != 200 or answer.media_type != ENVELOPE_TYPE:
+        raise PartnerError("the partner's answer is not an envelope")
+    return answer.body
