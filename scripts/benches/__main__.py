@@ -1,0 +1,78 @@
+"""Figures of this gateway as ratios to baselines measured in the same run (docs/performance.md).
+
+usage: scripts/bench [--quick] [--json] [--folder DIR] [NAME …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))  # whole gateways in a folder: tests/factory.py
+sys.path.append(str(Path(__file__).parents[2]))
+
+from crypto import bench_envelope
+from finding import bench_lookup, bench_memory, measure_deed
+from lists import bench_accept, bench_delta, bench_import, bench_poll
+from measure import Figure, Scale, machine
+from rules import bench_audit, bench_policy
+
+BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
+    "import": bench_import,
+    "accept": bench_accept,
+    "delta": bench_delta,
+    "poll": bench_poll,
+    "envelope": bench_envelope,
+    "policy": bench_policy,
+    "audit": bench_audit,
+    "lookup": bench_lookup,
+    "memory": bench_memory,
+}
+
+
+def main() -> None:
+    """Run the benches named, or all."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(BENCHES)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not how fast it is")
+    parser.add_argument("--json", action="store_true", help="one JSON object for machines")
+    parser.add_argument("--folder", type=Path, help="where databases are made: durable writes depend on the disk")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - BENCHES.keys():
+        parser.error(f"no such figure: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")
+    if chosen.child:
+        print(json.dumps(measure_deed(chosen.child[0], int(chosen.child[1]), chosen.folder)))
+        return
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=chosen.folder) as place:
+        scale = Scale(chosen.quick, Path(place))
+        figures = run(scale, chosen.names or list(BENCHES), show=not chosen.json)
+    if chosen.json:
+        listed = [figure.to_json() for figure in figures]
+        print(json.dumps({"machine": machine(), "quick": chosen.quick, "figures": listed}, indent=2))
+
+
+def run(scale: Scale, names: list[str], *, show: bool) -> list[Figure]:
+    """Every figure of the benches named, printed as it comes."""
+    if show:
+        print("# " + ", ".join(f"{name} {value}" for name, value in machine().items()))
+    figures = []
+    for name in names:
+        bench = BENCHES[name]
+        if show:
+            print(f"# {name}: {(bench.__doc__ or '').strip()}", flush=True)
+        for found in bench(scale):
+            figure = replace(found, judged=not scale.quick)  # tiny sizes meet no bar, and need not
+            figures.append(figure)
+            if show:
+                print(figure, flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    main()

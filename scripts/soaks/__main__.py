@@ -1,0 +1,106 @@
+"""`scripts/soak`: seed after seed of simulated worlds, of kills and of damaged bytes, until the time is over.
+
+A seed that fails is printed with the command that repeats it; the others still run. Exit 0 when all held, else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))  # the worlds are those of the tests
+sys.path.append(str(Path(__file__).parents[2]))
+
+from fuzz import Fuzz
+
+from kill_rounds import KillWorld
+from simulation import World
+
+STEPS = 80  # deeds of one simulated world; twice as many as in the tests
+KILLS = 21  # of one seed, as in the tests
+MUTANTS = 1_000  # of each document and seed: some seconds
+DEFAULT_MINUTES = 10.0
+
+
+def simulate(seed: int) -> str:
+    """One world of three gateways."""
+    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as place:
+        world = World(Path(place), seed)
+        try:
+            world.run(STEPS)
+        finally:
+            for exchange in world.network.members.values():
+                exchange.node.store.close()
+    return f"{STEPS} deeds"
+
+
+def kill(seed: int) -> str:
+    """One pair of gateways whose processes are killed."""
+    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as place:
+        world = KillWorld(Path(place), seed)
+        try:
+            world.run(KILLS)
+        finally:
+            world.close()
+        return world.report.summary
+
+
+def damage(seed: int) -> str:
+    """Every parser with damaged documents."""
+    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as place:
+        fuzz = Fuzz(Path(place))
+        try:
+            taken = fuzz.run(seed, MUTANTS)
+        finally:
+            fuzz.close()
+    return f"{MUTANTS * len(taken):,} damaged documents, {sum(taken.values()):,} of them still sound"
+
+
+SOAKS: dict[str, Callable[[int], str]] = {"simulation": simulate, "fuzz": damage, "kills": kill}
+
+
+def main() -> int:
+    """Run what is asked; 1 when a seed failed."""
+    parser = argparse.ArgumentParser(prog="scripts/soak", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, help=f"how long (default {DEFAULT_MINUTES:g}, without --seeds)")
+    parser.add_argument("--seeds", type=_range, metavar="A-B", help="which seeds (default: from 1 on, without end)")
+    parser.add_argument("--only", choices=list(SOAKS), action="append", help="which soak; may be repeated")
+    asked = parser.parse_args()
+    minutes = asked.minutes if asked.minutes or asked.seeds else DEFAULT_MINUTES
+    end = time.monotonic() + 60 * minutes if minutes else float("inf")
+    failed: list[str] = []
+    for seed in asked.seeds or itertools.count(1):
+        for name in asked.only or SOAKS:
+            if time.monotonic() < end:
+                failed += _one(name, seed)
+        if time.monotonic() >= end:
+            break
+    print("every seed held" if not failed else "failed: " + ", ".join(failed))
+    return 1 if failed else 0
+
+
+def _one(name: str, seed: int) -> list[str]:
+    start = time.monotonic()
+    try:
+        said = SOAKS[name](seed)
+    except Exception:
+        traceback.print_exc()
+        print(f"FAILED {name} seed {seed}; again: scripts/soak --only {name} --seeds {seed}-{seed}", flush=True)
+        return [f"{name} seed {seed}"]
+    print(f"{name} seed {seed}: {said} ({time.monotonic() - start:.0f} s)", flush=True)
+    return []
+
+
+def _range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
