@@ -1,0 +1,293 @@
+"""Whole nodes for tests: real store, keystore and policies in a folder, on a clock and a random source of the test.
+
+    clock = FakeClock()
+    xa, xb = make_node(tmp_path, "XA-NCVI", clock=clock), make_node(tmp_path, "XB-NCVI", clock=clock)
+    befriend(xa, xb)                       # each holds the other's identity card, state "active"
+
+Everything is real but two things: the clock, and the price of a guess at the passphrase (the lowest that is allowed).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import itertools
+import random as standard_random
+import shutil
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from gateway.app import start
+from gateway.audit import Event, EventKind, parse_event
+from gateway.client import PartnerLink
+from gateway.config import Settings, read_policies
+from gateway.crypto.keys import Random, SigningKey
+from gateway.crypto.seal import Argon2Cost
+from gateway.doors.guards import RunningServer, ServerLimits
+from gateway.exchange import Exchange
+from gateway.exchange.labels import SetDefaults
+from gateway.interchange import HEAD_TYPE, MAIL_TYPE, PAGE_TYPE, IdentityCard, parse_card, sign_card
+from gateway.keystore import Keystore
+from gateway.model import EntryDraft, HandlingCode
+from gateway.node import CheckpointSigner, Node, Policies, log_origin
+from gateway.store import Store
+from gateway.store.tables import PartnerRow
+
+PASSPHRASE = "a passphrase of tests only"
+CHEAP = Argon2Cost(8 * 1024, 1, 1)
+START_TIME = 1_795_000_000  # 18 November 2026, inside the validity of the shipped rules
+SHIPPED_POLICIES = Path(__file__).parent.parent / "policies"
+LEGAL_BASIS = "XA Police Data Act 2019, section 12"
+
+_SIGNERS: dict[str, SigningKey] = {}  # key set id -> key of a node whose card was made here
+
+
+class FakeClock:
+    """A clock that stands until it is moved. Unix seconds."""
+
+    def __init__(self, start: int = START_TIME) -> None:
+        self.now = start
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: int) -> None:
+        """Move on (or, with a negative number, back)."""
+        self.now += seconds
+
+
+class SeededRandom:
+    """Random bytes from a seed; two sources of one seed give the same bytes."""
+
+    def __init__(self, seed: int | str = 0) -> None:
+        self._source = standard_random.Random(seed)
+
+    def bytes(self, count: int, /) -> bytes:
+        """`count` bytes."""
+        return self._source.randbytes(count)
+
+
+def make_node(
+    tmp_path: Path,
+    agency: str = "XA-NCVI",
+    *,
+    clock: FakeClock,
+    random: Random | None = None,
+    quorum: int = 1,
+    **settings: Any,
+) -> Node:
+    """A complete node whose data folder is `tmp_path/agency`, with an empty log of one event.
+
+    Args:
+        random: seeded with the agency's name if None.
+        settings: further keys of `gateway.config.Settings`.
+    """
+    folder = tmp_path / agency
+    folder.mkdir()
+    random = random or SeededRandom(agency)
+    chosen = Settings(
+        folder=folder,
+        agency=agency,
+        jurisdiction=agency[:2],
+        policies=str(SHIPPED_POLICIES),
+        demo=quorum == 1,
+        quorum=quorum,
+        **settings,
+    )
+    keystore = Keystore.create(folder / "keystore.json", PASSPHRASE, now=clock(), random=random, cost=CHEAP)
+    shutil.copy(_empty_database(), folder / "gateway.db")
+    node = open_node(chosen, keystore, clock=clock, random=random)
+    details = {"agency": agency, "jurisdiction": agency[:2], "origin": log_origin(agency), "quorum": quorum}
+    with node.store.transaction() as tx:
+        tx.log.append([node.event(EventKind.GATEWAY_INITIALISED, actor=agency, subject=agency, details=details)])
+    return node
+
+
+def reopened(node: Node, *, seed: str = "after a restart") -> Node:
+    """Another node over the same folder, as after a restart or beside it. Its random source goes on elsewhere."""
+    assert isinstance(node.clock, FakeClock)
+    return open_node(node.settings, node.keystore, clock=node.clock, random=SeededRandom(seed))
+
+
+def open_node(settings: Settings, keystore: Keystore, *, clock: FakeClock, random: Random) -> Node:
+    """A node over what is already on disk, as after a restart."""
+    key = keystore.log_key(log_origin(settings.agency))
+    store = Store(settings.database_url, CheckpointSigner(key, random))
+    policies = Policies(read_policies(settings.policies_folder, settings.jurisdiction))
+    return Node(settings, store, keystore, policies, clock, random)
+
+
+def card_of(node: Node, url: str = "") -> IdentityCard:
+    """The node's identity card; `url` is where it answers, its public URL if empty."""
+    _SIGNERS[node.keystore.signing_key.public.key_set_id] = node.keystore.signing_key
+    return IdentityCard(
+        agency=node.agency,
+        jurisdiction=node.settings.jurisdiction,
+        name=f"National unit of {node.settings.jurisdiction}",
+        url=url or node.settings.public_url,
+        signing=node.keystore.signing_key.public,
+        opening=(node.keystore.sealing_key,),
+        token_jwk=node.keystore.token_key.public_jwk(),
+        log=str(node.keystore.log_key(log_origin(node.agency)).verifier),
+        payload_types=(HEAD_TYPE, PAGE_TYPE, MAIL_TYPE),
+        test=False,
+        created=node.clock(),
+    )
+
+
+def signed_card_of(node: Node, url: str = "") -> bytes:
+    """The node's identity card as it hands it out."""
+    return sign_card(card_of(node, url), node.keystore.signing_key)
+
+
+def enrol(node: Node, card: IdentityCard | bytes, *, state: str = "active") -> None:
+    """Put an identity card among a node's partners, without the four eyes that this takes outside tests.
+
+    Args:
+        card: as `card_of` made it (it is signed here with its owner's key), or signed already.
+    """
+    signed = card if isinstance(card, bytes) else sign_card(card, _SIGNERS[card.signing.key_set_id])
+    parsed = parse_card(signed)
+    row = PartnerRow(
+        agency=parsed.agency,
+        jurisdiction=parsed.jurisdiction,
+        state=state,
+        card=signed.decode(),
+        added=node.clock(),
+    )
+    with node.store.transaction() as tx:
+        tx.people.put_partner(row)
+
+
+def befriend(*nodes: Node) -> None:
+    """Enrol every node with every other."""
+    for here, there in itertools.permutations(nodes, 2):
+        enrol(here, card_of(there))
+
+
+def set_state(node: Node, agency: str, state: str) -> None:
+    """Change a partner's state, as an executed proposal would."""
+    with node.store.transaction() as tx:
+        row = tx.people.partner(agency)
+        row.state = state
+        tx.people.put_partner(row)
+
+
+def loopback(**settings: Any) -> dict[str, Any]:
+    """Settings by which a node listens on a free loopback port and says so in its identity card."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return {"listen_port": port, "public_url": f"http://127.0.0.1:{port}", "requests_per_minute": 100_000, **settings}
+
+
+def sha256(text: str) -> bytes:
+    """The digest of a made-up string."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def events(node: Node, kind: EventKind) -> list[Event]:
+    """The events of one kind in a node's log, oldest first."""
+    with node.store.reading() as tx:
+        found = [parse_event(row.event_bytes) for row in tx.log.leaves() if row.event_bytes is not None]
+    return [event for event in found if event.kind is kind]
+
+
+def drafts(count: int, *, first: int = 0, **fields: Any) -> list[EntryDraft]:
+    """Entries with digests of made-up strings; `fields` are further ones of `EntryDraft`."""
+    return [
+        EntryDraft({"sha256": sha256(f"made-up {number}")}, source_ref=f"ref-{number}", **fields)
+        for number in range(first, first + count)
+    ]
+
+
+def make_set(
+    exchange: Exchange,
+    name: str,
+    entries: Iterable[EntryDraft] = (),
+    *,
+    handling: HandlingCode = HandlingCode.H1,
+    purpose: str = "victim_identification",
+    onward: tuple[str, ...] = (),
+) -> str:
+    """Create an own set and import entries into it; returns its full name."""
+    full = f"{exchange.node.agency}/{name}"
+    defaults = SetDefaults(LEGAL_BASIS, category="icse:1", handling=handling, evaluation="B2", onward=onward)
+    exchange.ledger.create_set(full, purpose, defaults, "tester")
+    exchange.ledger.import_entries(full, entries, actor="tester", form="test")
+    return full
+
+
+@cache
+def _empty_database() -> Path:
+    """A migrated, empty database: made once, copied for each node."""
+    path = Path(mkdtemp(prefix="gateway-tests-")) / "empty.db"
+
+    class _NoSigner:
+        def sign_checkpoint(self, size: int, root: bytes, previous: int) -> bytes:
+            raise AssertionError("nothing is appended")
+
+        def salt(self) -> bytes:
+            raise AssertionError("nothing is appended")
+
+        def now(self) -> int:
+            raise AssertionError("nothing is appended")
+
+    store = Store(Store.sqlite_url(path), _NoSigner())
+    store.migrate()
+    store.close()
+    return path
+
+
+# Over HTTP
+
+UNBOUNDED = ServerLimits(requests_per_second_per_address=1e6, request_burst_per_address=10**6)
+
+
+@asynccontextmanager
+async def serving(exchange: Exchange, limits: ServerLimits = UNBOUNDED) -> AsyncIterator[RunningServer]:
+    """The exchange's gateway listening where its settings say, without a limit on requests from one address."""
+    server = await start(exchange, card=signed_card_of(exchange.node), limits=limits)
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+def link_to(there: Node, here: Node, **options: Any) -> PartnerLink:
+    """The link by which the node `here` calls the node `there`."""
+    return PartnerLink(card_of(there), here.keystore.token_key, here.agency, here.clock, here.random, **options)
+
+
+def certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
+    """A self-signed certificate for `name` and its key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
+    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return cert_file, key_file
