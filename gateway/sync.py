@@ -172,6 +172,7 @@ class PartnerSync:
         """Bring our mirror of one set to where its hub is, and compare both."""
         report = PullReport(self._partner, set_name)
         use_tag = True
+        await self._run(self._exchange.mirrors.review, set_name)
         for _ in range(MAX_VIEW_CHANGES):
             # 1. Where does the hub stand? A head that is still true comes without a body.
             head = await self._head(set_name, use_tag=use_tag)

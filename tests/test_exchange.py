@@ -523,3 +523,27 @@ async def test_a_page_whose_answer_was_lost_gets_its_receipt_however_late(
     report = await network.sync("XA-NCVI", "XB-NCVI").push(SET)
     assert report.receipts[page.message_id] == lost.body
     assert log_of(xb).size > 0
+
+
+async def test_what_our_own_policy_now_takes_or_no_longer_takes_is_fetched_anew(
+    network: Network, xa: Exchange, xb: Exchange
+) -> None:
+    xa.ledger.import_entries(SET, drafts(4, first=600, evaluation="F6"), actor="tester", form="test")
+    await network.sync("XB-NCVI", "XA-NCVI").pull()
+    assert len(entries(xb)) == 40
+    texts = dict(xb.node.policies.texts)
+    name = "XB/agreement-xa.cedar"
+    nothing = {path: text for path, text in texts.items() if path != name}
+    switch_policy(xb, nothing)
+    [report] = await network.sync("XB-NCVI", "XA-NCVI").pull()
+    assert (report.equality, report.refused, entries(xb)) == ("equal", 44, set())
+    switch_policy(xb, texts)
+    [report] = await network.sync("XB-NCVI", "XA-NCVI").pull()
+    assert (report.equality, report.refused, len(entries(xb))) == ("equal", 4, 40)
+    # A push finds it out as well as a pull.
+    switch_policy(xb, nothing)
+    await network.sync("XA-NCVI", "XB-NCVI").push(SET)
+    assert entries(xb) == set()
+    switch_policy(xb, texts)
+    await network.sync("XA-NCVI", "XB-NCVI").push(SET)
+    assert len(entries(xb)) == 40

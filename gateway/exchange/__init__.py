@@ -245,6 +245,7 @@ class Exchange:
         match opened.manifest.payload_type:
             case t if t == HEAD_TYPE:
                 head = self.mirrors.note_head(card.agency, opened.read_payload(MAX_DOCUMENT_BYTES))
+                self.mirrors.review(head.set_name)
                 cursor = self.mirrors.cursor(head.set_name)
                 return Accepted(CURSOR_MEDIA_TYPE, canonical.encode(cursor.to_json()))
             case t if t == PAGE_TYPE:

@@ -24,7 +24,7 @@ from gateway.columns.rows import EXISTENCE, Ints, Rows, constant, counting, join
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError, MalformedError, StaleCursorError, VerificationError
 from gateway.exchange.changes import CONTENT_PARTS, Held, Sums, pack_items, supersede
-from gateway.exchange.labels import digest_key, seal_digest_key
+from gateway.exchange.labels import digest_key, seal_digest_key, stored_label
 from gateway.exchange.shelf import CHANGES, REFUSED, REMOVALS, Shelf, block_id
 from gateway.interchange import START, Cursor, FeedHead, PageHead, PageLabel, parse_page
 from gateway.mailbox import Mailbox
@@ -37,6 +37,7 @@ from gateway.store import Transaction
 from gateway.store.tables import BlockRow, HashSet, LabelRow
 
 MAX_SETS_OF_A_HUB = 256  # a partner that invents sets without end fills no disk
+FORGOTTEN_VIEW = "00" * 32  # no table has this digest: its hub answers a cursor that names it with a reset
 CLOCK_SKEW_SECONDS = 300  # how far two agencies' clocks may stand apart
 
 
@@ -74,6 +75,7 @@ class Mirrors:
         self._node = node
         self._shelf = shelf
         self._mailbox = mailbox
+        self._reviewed: dict[str, str] = {}  # set -> policy under which its rows were last judged
 
     def cursor(self, name: str) -> Cursor:
         """Where our mirror of a set stands; the start, when there is none."""
@@ -85,6 +87,33 @@ class Mirrors:
         """equal, different or unknown, as the last comparison with the hub said."""
         with self._node.store.reading() as tx:
             return tx.sets.get(name).equality
+
+    def review(self, name: str) -> None:
+        """Have a mirror begin anew where our own policy no longer takes what it took, or now takes what it refused.
+
+        Of what was refused no value is here that could be taken up, so the hub is asked for everything again.
+        """
+        policy = self._node.policy.digest
+        if self._reviewed.get(name) == policy:
+            return
+        with self._node.store.reading() as tx:
+            mirror = tx.sets.find(name)
+            if mirror is None or not mirror.hub:
+                return
+            assert mirror.id is not None
+            outdated = self._outdated(tx, mirror, mirror.id)
+        if outdated:
+            with self._node.store.transaction() as tx:
+                at = (mirror.epoch, mirror.view, mirror.seq)
+                tx.sets.advance_mirror(mirror.id, expected=at, to=(mirror.epoch, FORGOTTEN_VIEW, mirror.seq))
+        self._reviewed[name] = policy
+
+    def _outdated(self, tx: Transaction, mirror: HashSet, set_id: int) -> bool:
+        kinds = tx.blocks.kinds(set_id)
+        held = {row.number: LabelInSet(mirror.name, stored_label(row)) for row in tx.sets.labels(set_id)}
+        partner = PartnerRef(mirror.hub, mirror.hub[:2])
+        taken = self._node.policy.receivable(partner, Surface.SEALED, held)
+        return any(taken[label].allowed != (kind == CHANGES) for label, kind in kinds if label in taken)
 
     def note_head(self, sender: str, raw: bytes) -> FeedHead:
         """Verify a hub's feed head and keep it; returns it. It came in an envelope signed by `sender`."""
@@ -126,6 +155,8 @@ class Mirrors:
             self._check_fit(mirror, head)
             labels = {label.number: label for label in head.labels}
             decisions = self._decide(message.sender, head.set_name, labels.values())
+            if self._reviewed.get(head.set_name) != self._node.policy.digest:
+                self._reviewed.pop(head.set_name, None)  # judged under another policy than the rows before
             work = self._sort(head, labels, decisions, blocks, digest_key(self._node, mirror))
             return self._commit(tx, mirror, head, work, message, pushed=pushed)
 

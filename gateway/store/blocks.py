@@ -70,6 +70,11 @@ class Blocks:
         asked = {"set_id": set_id, "after_id": after_id, "after_seq": after_seq}
         return [BlockRow(**row._mapping) for row in self._connection.execute(_OF_SET, asked)]
 
+    def kinds(self, set_id: int) -> set[tuple[int, str]]:
+        """(label, kind) of the blocks of a set."""
+        query = select(BLOCK.label, BLOCK.kind).where(BLOCK.set_id == set_id).distinct()
+        return {(int(label), str(kind)) for label, kind in self._connection.execute(query)}
+
     def get(self, block_id: int) -> BlockRow | None:
         """One block, or None."""
         return self.some([block_id]).get(block_id)

@@ -21,6 +21,7 @@ PROPOSAL = columns(ProposalRow)
 EVERYTHING = "*"  # the scope of a pause of the whole gateway
 
 # Made once: every request asks these.
+_META = select(META.value).where(META.key == bindparam("key"))
 _FIND = select(*PARTNER).where(PARTNER.agency == bindparam("agency"))
 _PAUSED = select(sql.count()).select_from(PauseRow).where(PAUSE.scope.in_(bindparam("scopes", expanding=True)))
 
@@ -33,7 +34,7 @@ class People:
 
     def meta(self, key: str) -> str | None:
         """A single value of this database."""
-        found = self._connection.execute(select(META.value).where(META.key == key)).scalar()
+        found = self._connection.execute(_META, {"key": key}).scalar()
         return None if found is None else str(found)
 
     def set_meta(self, key: str, value: str) -> None:
