@@ -90,6 +90,17 @@ class EventKind(StrEnum):
     CHECKPOINT_COSIGNED = "checkpoint_cosigned"
     LOG_VERIFIED = "log_verified"
     EVENT_ERASED = "event_erased"
+    ADMINISTRATOR_REMOVED = "administrator_removed"
+    QUORUM_CHANGED = "quorum_changed"
+    PARTNER_TEST_LIFTED = "partner_test_lifted"
+    PARTNER_CARD_CHANGED = "partner_card_changed"
+    CARD_ISSUED = "card_issued"
+    KEY_SEEN = "key_seen"
+    ALARM_RAISED = "alarm_raised"
+    ALARM_CLOSED = "alarm_closed"
+    LOG_FORKED = "log_forked"
+    SURFACE_CHANGED = "surface_changed"
+    SECRET_CHANGED = "secret_changed"  # noqa: S105 - a word of the log, not a secret
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
@@ -136,10 +147,25 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.POLICY_ACTIVATED: frozenset({"policy", "previous", "key_ids", "started", "stopped", "proposal"}),
     EventKind.SYNC_FAILED: frozenset({"partner", "set", "error", "reason", "attempts", "next_run"}),
     EventKind.TOKEN_REFUSED: frozenset({"partner", "error", "reason"}),
-    EventKind.KEY_CHANGED: frozenset({"owner", "key_id", "purpose", "old_state", "new_state", "reason", "proposal"}),
+    EventKind.KEY_CHANGED: frozenset(
+        {"owner", "key_id", "purpose", "number", "old_state", "new_state", "reason", "since", "proposal"}
+    ),
     EventKind.CHECKPOINT_COSIGNED: frozenset({"origin", "size", "witness"}),
     EventKind.LOG_VERIFIED: frozenset({"size", "checkpoints", "outside", "erased"}),
     EventKind.EVENT_ERASED: frozenset({"first", "last", "reason", "order_ref", "proposal"}),
+    EventKind.ADMINISTRATOR_REMOVED: frozenset({"administrator", "key_id", "quorum", "proposal"}),
+    EventKind.QUORUM_CHANGED: frozenset({"old", "new", "proposal"}),
+    EventKind.PARTNER_TEST_LIFTED: frozenset({"partner", "proposal"}),
+    EventKind.PARTNER_CARD_CHANGED: frozenset({"partner", "number", "card_digest", "key_ids"}),
+    EventKind.CARD_ISSUED: frozenset({"number", "card_digest", "key_ids"}),
+    EventKind.KEY_SEEN: frozenset({"partner", "number"}),
+    EventKind.ALARM_RAISED: frozenset({"alarm", "kind", "level"}),
+    EventKind.ALARM_CLOSED: frozenset({"alarm", "kind"}),
+    EventKind.LOG_FORKED: frozenset(
+        {"partner", "origin", "held_size", "shown_size", "held_note", "shown_note", "reason"}
+    ),
+    EventKind.SURFACE_CHANGED: frozenset({"partner", "surface", "open", "proposal"}),
+    EventKind.SECRET_CHANGED: frozenset({"partner", "surface", "secret", "state", "expires"}),
 }
 
 RECEIPT_KINDS = (EventKind.PUSH_RECEIVED, EventKind.PAGE_APPLIED, EventKind.MAILBOX_RECEIVED)

@@ -23,7 +23,6 @@ What comes back is sealed, and judged by `exchange`; here it is only bounded.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -31,10 +30,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import aiohttp
 
+from gateway.addresses import base_url
 from gateway.audit import MAX_RECEIPT_BYTES
 from gateway.crypto.canonical import JsonValue, parse_json
 from gateway.crypto.checkpoint import MAX_NOTE_BYTES
@@ -61,9 +61,7 @@ _ETAG = re.compile(r'"([0-9a-f]{64})"')
 _HASH = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750 2.1
 _OAUTH_WORD = re.compile(r"[a-z_]{1,40}")
-_HOST_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 # No user, path, query, fragment, escape, zone or backslash; a port is written out in digits.
-_PLAIN_URL = re.compile(r"(?i:https?)://(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,36 +296,6 @@ class PartnerLink:
             return _Answer(
                 response.status, response.content_type, response.headers.get("ETag", ""), await _read(response, bound)
             )
-
-
-def base_url(url: str) -> str:
-    """The URL of a card, if it is one that we call: scheme, host and port alone, in their usual spelling.
-
-    Raises:
-        PartnerError: anything else, whatever a more lenient reader might make of it.
-    """
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname or ""
-    except ValueError as error:
-        raise PartnerError("the partner's URL is not one") from error
-    if _PLAIN_URL.fullmatch(url) is None or port == 0:
-        raise PartnerError("the partner's URL is more than scheme, host and port")
-    address = _address(host)
-    if address is None and _HOST_NAME.fullmatch(host) is None:  # so no 0x7f.1, no 127.1, no 2130706433
-        raise PartnerError("the partner's URL names no host that we call")
-    loopback = host == "localhost" or (address is not None and address.is_loopback)
-    if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
-        raise PartnerError("the partner's URL is not https")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "")
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
 
 
 def _verifying_tls() -> ssl.SSLContext:

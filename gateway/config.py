@@ -35,6 +35,7 @@ MIN_QUORUM = 2  # four eyes; one administrator alone only in a demo
 EXAMPLES = "examples.toml"
 READ_BY_PEOPLE = "README.md"
 DATABASE_URL = re.compile(r"(sqlite|postgresql)(\+[a-z0-9]+)?://.+")
+TLS_PIN = re.compile(r"[A-Za-z0-9+/]{43}=")  # base64 of a SHA-256 over a SubjectPublicKeyInfo (RFC 7469 2.4)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -56,10 +57,23 @@ KEYS = {
     "tls_certificate": Key("PEM file with the certificate chain for TLS; empty for none."),
     "tls_key": Key("PEM file with the certificate's private key; empty for none."),
     "database": Key("The SQLite file, or a database URL (sqlite:// or postgresql://)."),
+    "keystore": Key("The file with this gateway's private keys; nodes that share a database share it."),
     "policies": Key("The folder of policies: schema.cedarschema, 00-federation and a folder for the jurisdiction."),
     "demo": Key("True only for a gateway with invented data: it may then run with a quorum of 1."),
     "quorum": Key("How many administrators must sign a guarded act: 2 or more; 1 only in a demo.", 1, 9),
     "sync_interval_seconds": Key("How often each followed partner is asked for news, in seconds.", 5, 86_400),
+    "signing_key_days": Key("How long a signing key is used, in days; alarms tell of its end.", 30, 1_095),
+    "token_key_days": Key("How long a token key is used, in days; alarms tell of its end.", 7, 730),
+    "decryption_key_days": Key("How often a new decryption key is made, in days; it happens by itself.", 1, 365),
+    "key_overlap_days": Key("How long an old key still counts beside its successor, in days.", 1, 90),
+    "decryption_retention_days": Key("How long after the overlap a decryption key is kept, in days.", 0, 365),
+    "pkcs11_module": Key("The PKCS#11 library of a token that holds the Ed25519 signing key; empty for none."),
+    "pkcs11_token": Key("The label of that token."),
+    "pkcs11_pin_file": Key("A file with the token's PIN, readable by this user alone."),
+    "tls_pins": Key("Further certificate keys to name in the identity card: SHA-256 pins, with commas between."),
+    "alarm_command": Key(
+        "A program that is started for each alarm, with the alarm as JSON on its stdin; empty for none."
+    ),
     "head_lifetime_hours": Key("How long a signed feed head is valid, in hours; re-signed at half of it.", 1, 168),
     "page_changes": Key("The most changes in one page of a feed.", 1, 65_536),
     "max_envelope_bytes": Key("The largest envelope that is accepted, in bytes.", 65_536, 3 << 30),
@@ -82,10 +96,21 @@ class Settings:
     tls_certificate: str = ""
     tls_key: str = ""
     database: str = field(default="gateway.db", repr=False)  # a URL may hold a password
+    keystore: str = "keystore.json"
     policies: str = "policies"
     demo: bool = False
     quorum: int = MIN_QUORUM
     sync_interval_seconds: int = 300
+    signing_key_days: int = 730
+    token_key_days: int = 365
+    decryption_key_days: int = 30
+    key_overlap_days: int = 14
+    decryption_retention_days: int = 30
+    pkcs11_module: str = ""
+    pkcs11_token: str = ""
+    pkcs11_pin_file: str = ""
+    tls_pins: str = ""
+    alarm_command: str = ""
     head_lifetime_hours: int = 24
     page_changes: int = 65_536
     max_envelope_bytes: int = 1 << 30
@@ -101,7 +126,10 @@ class Settings:
         _check(self.agency.startswith(f"{self.jurisdiction}-"), "agency", "is of another jurisdiction")
         _check(self.demo or self.quorum >= MIN_QUORUM, "quorum", "may be 1 only with demo = true")
         _check(bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "and tls_certificate go together")
-        _check(self.database and self.policies, "database", "and policies must not be empty")
+        _check(self.database and self.policies and self.keystore, "database", "policies and keystore must not be empty")
+        token = (self.pkcs11_module, self.pkcs11_token, self.pkcs11_pin_file)
+        _check(all(token) or not any(token), "pkcs11_module", "goes with pkcs11_token and pkcs11_pin_file")
+        _check(all(TLS_PIN.fullmatch(pin) for pin in self.own_pins), "tls_pins", "holds something that is no pin")
         _check(self.log_level in LOG_LEVELS, "log_level", f"is none of {', '.join(LOG_LEVELS)}")
         _check_addresses(self)
 
@@ -123,6 +151,16 @@ class Settings:
         if not self.tls_certificate:
             return None
         return self.path_of(self.tls_certificate), self.path_of(self.tls_key)
+
+    @property
+    def own_pins(self) -> tuple[str, ...]:
+        """The further pins of `tls_pins`."""
+        return tuple(pin.strip() for pin in self.tls_pins.split(",") if pin.strip())
+
+    @property
+    def keystore_path(self) -> Path:
+        """The file with this gateway's private keys."""
+        return self.path_of(self.keystore)
 
     def path_of(self, name: str) -> Path:
         """A configured path: as it is if absolute, else inside the data folder."""

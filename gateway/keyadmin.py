@@ -15,9 +15,9 @@ import hashlib
 import re
 from collections.abc import Mapping
 
+from gateway.addresses import base_url
 from gateway.approvals import Act, Approvals, Arguments
 from gateway.audit import EventKind
-from gateway.client import base_url
 from gateway.crypto import canonical
 from gateway.crypto.checkpoint import KeyKind, VerifierKey
 from gateway.crypto.keys import VerifyingKey

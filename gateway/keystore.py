@@ -1,39 +1,83 @@
 """Keys at rest: one file under a passphrase for the gateway, one for each administrator.
 
-`keystore.json` holds every private key of a gateway: the signing pair, the opening keys (the newest and those that
-still overlap), the token key, the log's and the witness's checkpoint keys, and the master data key. It is a
-`PassphraseBox` (Argon2id, AES-256-GCM) with mode 0600. A lost passphrase cannot be recovered; a stolen file is worth
-what the passphrase is worth.
+`keystore.json` holds every private key of a gateway: signing pairs (the active one, and its announced successor), token
+keys, opening keys (the newest and those that still overlap), the log's and the witness's checkpoint keys, and the
+master data key. It is a `PassphraseBox` (Argon2id, AES-256-GCM) with mode 0600. A lost passphrase cannot be recovered;
+a stolen file is worth what the passphrase is worth.
 
-A file is written beside its place, synced, then put there in one step, so that a crash leaves the old one or the new
-one. Creating never replaces a file that is already there: its keys would be gone for ever.
+Rules:
 
-Private bytes leave this module only inside key objects, and `repr` shows key ids. Python cannot wipe memory, so swap
-and core dumps belong off on the machine that holds these keys.
+1. A file is written beside its place, synced, then put there in one step, so that a crash leaves the old one or the new
+   one. Creating never replaces a file that is already there: its keys would be gone for ever.
+2. Several processes, and several nodes over a shared file, use one keystore: who changes it holds a lock and starts
+   from the file as it is, and everybody else notices the change at the next use and reads it again.
+3. What state a key is in stands in the database and in the log (`keyadmin`). Here is only which private halves exist,
+   and which of them is used. A key that the database does not know has never been announced to anybody.
+
+The passphrase stays in memory while the keystore is open, beside the keys that it protects: keys are renewed by
+themselves, at night. Private bytes leave this module only inside key objects, and `repr` shows key ids. Python cannot
+wipe memory, so swap and core dumps belong off on the machine that holds these keys.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import hmac
 import os
 import stat
 import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from gateway.crypto import canonical
 from gateway.crypto.checkpoint import CheckpointKey, KeyKind
 from gateway.crypto.keys import SEED_BYTES, SYSTEM_RANDOM, OpeningKey, Random, SealingKey, SigningKey, TokenKey
 from gateway.crypto.seal import MAX_BOX_BYTES, RFC9106_SECOND, Argon2Cost, DataKey, PassphraseBox
-from gateway.errors import ConfigError, ConflictError, GatewayError, MalformedError, VerificationError
+from gateway.errors import ConfigError, ConflictError, GatewayError, MalformedError, NotFoundError, VerificationError
 from gateway.model import MAX_TEXT_CHARS, int_member, require, text_member
 
 MIN_PASSPHRASE_CHARS = 12  # what Argon2id then leaves to guess needs years, unless the phrase is a known one
-MAX_OPENING_KEYS = 24  # monthly renewal with two years of overlap
+MAX_HELD_KEYS = 64  # of one kind: daily renewal with two months of overlap and retention
 
 _GATEWAY_LABEL = "gateway keystore 1"
 _PERSONAL_LABEL = "administrator key 1"
 _SIGNING_MEMBERS = ("signing_ed25519", "signing_mldsa65")
-_SEED_MEMBERS = (*_SIGNING_MEMBERS, "token", "log", "witness", "master")
+_FIRST_MEMBERS = {*_SIGNING_MEMBERS, "token", "log", "witness", "master", "opening"}  # before keys were rotated
+_SEED_MEMBERS = ("log", "witness", "master")
+_MEMBERS = {*_SEED_MEMBERS, "signing", "token", "opening", "active_signing", "active_token"}
+_ROW_MAC_CONTEXT = b"partner exchange row mac 1\n"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSigningKey:
+    """A signing pair, its number in the agency's succession, and when it was made (Unix seconds)."""
+
+    key: SigningKey
+    number: int
+    created: int
+
+    @property
+    def key_id(self) -> str:
+        """The id of the pair."""
+        return self.key.public.key_set_id
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTokenKey:
+    """A token key and when it was made (Unix seconds)."""
+
+    key: TokenKey
+    created: int
+
+    @property
+    def key_id(self) -> str:
+        """The key's id (not its thumbprint, which is for JOSE alone)."""
+        return self.key.key_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,44 +87,108 @@ class HeldOpeningKey:
     key: OpeningKey
     created: int
 
+    @property
+    def key_id(self) -> str:
+        """The id of its public half."""
+        return self.key.public.key_id
+
 
 @dataclass(frozen=True, slots=True)
 class _Secrets:
-    """The opened content of a keystore."""
+    """The opened content of a keystore; keys of one kind newest first."""
 
     seeds: dict[str, bytes] = field(repr=False)
+    signing: tuple[HeldSigningKey, ...]
+    token: tuple[HeldTokenKey, ...]
     opening: tuple[HeldOpeningKey, ...]
+    active_signing: str
+    active_token: str
+
+    def __post_init__(self) -> None:
+        for held in (self.signing, self.token, self.opening):
+            require(held, "keystore: no key of one kind")
+        require(self.active_signing in {one.key_id for one in self.signing}, "keystore: no active signing key")
+        require(self.active_token in {one.key_id for one in self.token}, "keystore: no active token key")
 
     def dump(self) -> bytes:
-        opening = [{"created": held.created, "seed": held.key.seed.hex()} for held in self.opening]
-        return canonical.encode({**{name: seed.hex() for name, seed in self.seeds.items()}, "opening": opening})
+        signing = []
+        for pair in self.signing:
+            first, second = pair.key.seeds
+            signing.append(
+                {"number": pair.number, "created": pair.created, "ed25519": first.hex(), "mldsa65": second.hex()}
+            )
+        return canonical.encode(
+            {
+                **{name: seed.hex() for name, seed in self.seeds.items()},
+                "signing": signing,
+                "token": [{"created": one.created, "seed": one.key.seed.hex()} for one in self.token],
+                "opening": [{"created": one.created, "seed": one.key.seed.hex()} for one in self.opening],
+                "active_signing": self.active_signing,
+                "active_token": self.active_token,
+            }
+        )
 
     @classmethod
     def parse(cls, raw: bytes) -> _Secrets:
         value: object = canonical.parse_canonical(raw, max_bytes=MAX_BOX_BYTES)
-        if not isinstance(value, dict) or set(value) != {*_SEED_MEMBERS, "opening"}:
-            raise MalformedError("keystore: members are not those of version 1")
-        opening = value["opening"]
-        require(isinstance(opening, list) and 0 < len(opening) <= MAX_OPENING_KEYS, "keystore: no opening key")
+        if not isinstance(value, dict):
+            raise MalformedError("keystore: not an object")
+        members: dict[str, object] = dict(value)
+        if set(members) == _FIRST_MEMBERS:
+            members = _brought_up(members)
+        require(set(members) == _MEMBERS, "keystore: members are not those known here")
         return cls(
-            {name: _seed_member(value, name) for name in _SEED_MEMBERS},
-            tuple(HeldOpeningKey(OpeningKey(_seed_member(e, "seed")), int_member(e, "created")) for e in opening),
+            {name: _seed_member(members, name) for name in _SEED_MEMBERS},
+            tuple(
+                HeldSigningKey(
+                    SigningKey(_seed_member(one, "ed25519"), _seed_member(one, "mldsa65")),
+                    int_member(one, "number"),
+                    int_member(one, "created"),
+                )
+                for one in _entries(members, "signing")
+            ),
+            tuple(
+                HeldTokenKey(TokenKey(_seed_member(one, "seed")), int_member(one, "created"))
+                for one in _entries(members, "token")
+            ),
+            tuple(
+                HeldOpeningKey(OpeningKey(_seed_member(one, "seed")), int_member(one, "created"))
+                for one in _entries(members, "opening")
+            ),
+            text_member(members, "active_signing"),
+            text_member(members, "active_token"),
         )
 
 
+def _brought_up(members: dict[str, object]) -> dict[str, object]:
+    """The members of a keystore that was made before keys were rotated, as they are now. Its keys are of its first day,
+    which the first opening key remembers."""
+    first, second = (_seed_member(members, name) for name in _SIGNING_MEMBERS)
+    token = TokenKey(_seed_member(members, "token"))
+    opening = _entries(members, "opening")
+    created = min((int_member(one, "created") for one in opening), default=0)
+    return {
+        **{name: members[name] for name in _SEED_MEMBERS},
+        "signing": [{"number": 1, "created": created, "ed25519": first.hex(), "mldsa65": second.hex()}],
+        "token": [{"created": created, "seed": token.seed.hex()}],
+        "opening": opening,
+        "active_signing": SigningKey(first, second).public.key_set_id,
+        "active_token": token.key_id,
+    }
+
+
 class Keystore:
-    """The opened keystore of one gateway. Made by `create` or `open`."""
+    """The opened keystore of one gateway. Made by `create` or `open`; safe for threads."""
 
-    __slots__ = ("_cost", "_path", "_secrets", "master_key", "signing_key", "token_key")
-
-    def __init__(self, path: Path, contents: _Secrets, cost: Argon2Cost) -> None:
+    def __init__(self, path: Path, contents: _Secrets, cost: Argon2Cost, passphrase: str) -> None:
         self._path = path
         self._secrets = contents
         self._cost = cost
-        seeds = contents.seeds
-        self.signing_key = SigningKey(*(seeds[name] for name in _SIGNING_MEMBERS))
-        self.token_key = TokenKey(seeds["token"])
-        self.master_key = DataKey(seeds["master"])
+        self._passphrase = passphrase
+        self._changing = threading.RLock()
+        self._version = _version(path)
+        self.master_key = DataKey(contents.seeds["master"])
+        self._mac_key = hmac.digest(contents.seeds["master"], _ROW_MAC_CONTEXT, hashlib.sha256)
 
     @classmethod
     def create(
@@ -95,18 +203,21 @@ class Keystore:
         """Make all keys of a new gateway and write them to `path`.
 
         Args:
-            now: Unix seconds; the age of the first opening key.
+            now: Unix seconds; the age of the first keys.
             cost: of one guess at the passphrase; lower only for synthetic data.
 
         Raises:
             ConfigError: a file is already there, the passphrase is too short, or the file cannot be written.
         """
         _check_new_passphrase(passphrase)
+        signing = HeldSigningKey(SigningKey.generate(random), 1, now)
+        token = HeldTokenKey(TokenKey.generate(random), now)
         seeds = {name: random.bytes(SEED_BYTES) for name in _SEED_MEMBERS}
-        contents = _Secrets(seeds, (HeldOpeningKey(OpeningKey.generate(random), now),))
+        opening = HeldOpeningKey(OpeningKey.generate(random), now)
+        contents = _Secrets(seeds, (signing,), (token,), (opening,), signing.key_id, token.key_id)
         box = PassphraseBox(_GATEWAY_LABEL, cost)
         _write(path, box.seal(passphrase, contents.dump(), random), replace_file=False)
-        return cls(path, contents, cost)
+        return cls(path, contents, cost, passphrase)
 
     @classmethod
     def open(cls, path: Path, passphrase: str) -> Keystore:
@@ -115,11 +226,27 @@ class Keystore:
         Raises:
             ConfigError: no such file, readable by others, wrong passphrase, or damaged; the remedy says what to do.
         """
-        cost, secret = _open_box(path, passphrase, _GATEWAY_LABEL)
-        try:
-            return cls(path, _Secrets.parse(secret), cost)
-        except MalformedError as error:
-            raise _damaged() from error
+        cost, contents = _read_secrets(path, passphrase)
+        return cls(path, contents, cost, passphrase)
+
+    # What is used
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """The pair that signs now."""
+        return self.held_signing_key.key
+
+    @property
+    def held_signing_key(self) -> HeldSigningKey:
+        """The pair that signs now, with its number and age."""
+        now = self._current()
+        return next(one for one in now.signing if one.key_id == now.active_signing)
+
+    @property
+    def token_key(self) -> TokenKey:
+        """The key that signs client assertions and DPoP proofs now."""
+        now = self._current()
+        return next(one.key for one in now.token if one.key_id == now.active_token)
 
     @property
     def opening_keys(self) -> tuple[OpeningKey, ...]:
@@ -127,14 +254,24 @@ class Keystore:
         return tuple(held.key for held in self.held_opening_keys)
 
     @property
-    def held_opening_keys(self) -> tuple[HeldOpeningKey, ...]:
-        """The opening keys with their age, newest first."""
-        return self._secrets.opening
+    def sealing_key(self) -> SealingKey:
+        """The public half of the newest opening key."""
+        return self._current().opening[0].key.public
 
     @property
-    def sealing_key(self) -> SealingKey:
-        """What partners should seal for: the public half of the newest opening key."""
-        return self._secrets.opening[0].key.public
+    def held_signing_keys(self) -> tuple[HeldSigningKey, ...]:
+        """All signing pairs, newest first."""
+        return self._current().signing
+
+    @property
+    def held_token_keys(self) -> tuple[HeldTokenKey, ...]:
+        """All token keys, newest first."""
+        return self._current().token
+
+    @property
+    def held_opening_keys(self) -> tuple[HeldOpeningKey, ...]:
+        """The opening keys with their age, newest first."""
+        return self._current().opening
 
     def log_key(self, origin: str) -> CheckpointKey:
         """The key that signs this gateway's checkpoints, under the name of its log."""
@@ -144,34 +281,119 @@ class Keystore:
         """The key that cosigns partners' checkpoints."""
         return CheckpointKey.from_seed(name, self._secrets.seeds["witness"], KeyKind.COSIGNER)
 
-    def add_opening_key(self, passphrase: str, *, now: int, random: Random = SYSTEM_RANDOM) -> None:
-        """Make a fresh opening key the newest; the others go on opening what was sealed for them."""
-        if len(self._secrets.opening) == MAX_OPENING_KEYS:
-            raise ConflictError("keystore: too many opening keys overlap", remedy="drop the oldest first")
-        newest = HeldOpeningKey(OpeningKey.generate(random), now)
-        self._save(passphrase, replace(self._secrets, opening=(newest, *self._secrets.opening)), random)
+    def row_mac(self, row: bytes) -> bytes:
+        """The MAC of a database row that nobody but this gateway may write."""
+        return hmac.digest(self._mac_key, row, hashlib.sha256)
 
-    def drop_opening_keys(self, passphrase: str, *, created_before: int, random: Random = SYSTEM_RANDOM) -> int:
-        """Destroy opening keys made before `created_before` (Unix seconds), never the newest. Returns how many.
+    # Changes
+
+    def add_signing_key(self, *, now: int, random: Random = SYSTEM_RANDOM) -> HeldSigningKey:
+        """Make the next pair of the succession. It signs nothing before it is activated."""
+
+        def added(held: _Secrets) -> _Secrets:
+            pair = HeldSigningKey(SigningKey.generate(random), held.signing[0].number + 1, now)
+            return replace(held, signing=(pair, *held.signing))
+
+        return self._change(added, random).signing[0]
+
+    def activate_signing_key(self, key_id: str, *, random: Random = SYSTEM_RANDOM) -> None:
+        """Sign with this pair from now on."""
+        self._change(lambda held: replace(held, active_signing=key_id), random)
+
+    def drop_signing_key(self, key_id: str, *, random: Random = SYSTEM_RANDOM) -> bool:
+        """Destroy a pair that does not sign any more. False when it was gone."""
+        return self._drop(key_id, random, lambda held: replace(held, signing=_without(held.signing, key_id)))
+
+    def add_token_key(self, *, now: int, random: Random = SYSTEM_RANDOM) -> HeldTokenKey:
+        """Make another token key. It is not used before it is activated."""
+        held = HeldTokenKey(TokenKey.generate(random), now)
+        return self._change(lambda old: replace(old, token=(held, *old.token)), random).token[0]
+
+    def activate_token_key(self, key_id: str, *, random: Random = SYSTEM_RANDOM) -> None:
+        """Call partners with this key from now on."""
+        self._change(lambda held: replace(held, active_token=key_id), random)
+
+    def drop_token_key(self, key_id: str, *, random: Random = SYSTEM_RANDOM) -> bool:
+        """Destroy a token key that is not used any more. False when it was gone."""
+        return self._drop(key_id, random, lambda held: replace(held, token=_without(held.token, key_id)))
+
+    def add_opening_key(self, *, now: int, random: Random = SYSTEM_RANDOM) -> HeldOpeningKey:
+        """Make a fresh opening key the newest; the others go on opening what was sealed for them."""
+        held = HeldOpeningKey(OpeningKey.generate(random), now)
+        return self._change(lambda old: replace(old, opening=(held, *old.opening)), random).opening[0]
+
+    def drop_opening_key(self, key_id: str, *, random: Random = SYSTEM_RANDOM) -> bool:
+        """Destroy an opening key, never the newest. False when it was gone.
 
         What was sealed for a dropped key can never be opened again. That is its purpose.
         """
-        newest, *older = self._secrets.opening
-        kept = tuple(held for held in older if held.created >= created_before)
-        if len(kept) < len(older):
-            self._save(passphrase, replace(self._secrets, opening=(newest, *kept)), random)
-        return len(older) - len(kept)
+        return self._drop(key_id, random, lambda held: replace(held, opening=_without(held.opening, key_id)))
 
-    def _save(self, passphrase: str, contents: _Secrets, random: Random) -> None:
-        # The passphrase is not kept, so it is asked for again, and proved before it seals anything.
-        _open_box(self._path, passphrase, _GATEWAY_LABEL)
-        box = PassphraseBox(_GATEWAY_LABEL, self._cost)
-        _write(self._path, box.seal(passphrase, contents.dump(), random), replace_file=True)
-        self._secrets = contents
+    def _drop(self, key_id: str, random: Random, without: Callable[[_Secrets], _Secrets]) -> bool:
+        dropped = False
+
+        def change(held: _Secrets) -> _Secrets:
+            nonlocal dropped
+            if key_id in (held.active_signing, held.active_token, held.opening[0].key_id):
+                raise ConflictError("keystore: this key is in use", remedy="put another in its place first")
+            after = without(held)
+            dropped = after != held
+            return after
+
+        self._change(change, random)
+        return dropped
+
+    def _change(self, change: Callable[[_Secrets], _Secrets], random: Random) -> _Secrets:
+        """Change the file, whoever else may be changing it; returns the content as it is then."""
+        with self._changing, _locked(self._path):
+            _, before = _read_secrets(self._path, self._passphrase)
+            try:
+                after = change(before)
+            except MalformedError as error:
+                raise NotFoundError("keystore: there is no such key", remedy="`gateway key list` names them") from error
+            if max(len(after.signing), len(after.token), len(after.opening)) > MAX_HELD_KEYS:
+                raise ConflictError("keystore: too many keys of one kind", remedy="`gateway key list`: let old ones go")
+            if after != before:
+                box = PassphraseBox(_GATEWAY_LABEL, self._cost)
+                _write(self._path, box.seal(self._passphrase, after.dump(), random), replace_file=True)
+            self._version, self._secrets = _version(self._path), after
+            return after
+
+    def _current(self) -> _Secrets:
+        """The content; read again where another process has changed the file."""
+        if _version(self._path) not in (self._version, None):
+            with self._changing:
+                # The version first: a change between the two is then noticed the next time.
+                version = _version(self._path)
+                _, self._secrets = _read_secrets(self._path, self._passphrase)
+                self._version = version
+        return self._secrets
 
     def __repr__(self) -> str:
-        opening = ", ".join(held.key.public.key_id for held in self._secrets.opening)
-        return f"Keystore(signing={self.signing_key.public.key_set_id}, opening=[{opening}])"
+        opening = ", ".join(held.key_id for held in self._secrets.opening)
+        return f"Keystore(signing={self._secrets.active_signing}, opening=[{opening}])"
+
+
+def _read_secrets(path: Path, passphrase: str) -> tuple[Argon2Cost, _Secrets]:
+    cost, secret = _open_box(path, passphrase, _GATEWAY_LABEL)
+    try:
+        return cost, _Secrets.parse(secret)
+    except MalformedError as error:
+        raise _damaged() from error
+
+
+_Held = TypeVar("_Held", HeldSigningKey, HeldTokenKey, HeldOpeningKey)
+
+
+def _without(held: tuple[_Held, ...], key_id: str) -> tuple[_Held, ...]:
+    return tuple(one for one in held if one.key_id != key_id)
+
+
+def _entries(members: dict[str, object], name: str) -> list[dict[str, object]]:
+    found = members[name]
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise MalformedError("keystore: keys of one kind are not a list of objects")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +478,29 @@ def _seed_member(value: object, name: str) -> bytes:
 # Files
 
 
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """What tells one content of a file from the next; None while it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One change at a time, among all processes that share the file."""
+    try:
+        descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _not_written() from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -295,9 +540,11 @@ def _write(path: Path, raw: bytes, *, replace_file: bool) -> None:
             "keystore: a file is already there", remedy="keep it: its keys cannot be made again. Choose another place"
         ) from error
     except OSError as error:
-        raise ConfigError(
-            "keystore: the file cannot be written", remedy="check the folder, its rights and free space"
-        ) from error
+        raise _not_written() from error
+
+
+def _not_written() -> ConfigError:
+    return ConfigError("keystore: the file cannot be written", remedy="check the folder, its rights and free space")
 
 
 def _write_draft(path: Path, raw: bytes) -> Path:

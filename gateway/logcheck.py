@@ -30,6 +30,8 @@ def verify_own_log(
     key = node.keystore.log_key(log_origin(node.agency)).verifier
     with node.store.reading() as tx:
         size = tx.log.size()
+    if size == 0:  # founding appends the first leaves, so there is no gateway with an empty log
+        raise AuditBrokenError("audit log: it is empty", index=0)
 
     def watched() -> Iterator[LeafRow]:
         for row in _chunks(node, size, lambda tx, start, stop: tx.log.leaves(start, stop)):

@@ -450,6 +450,10 @@ class Schedule:
             error = caught if isinstance(caught, GatewayError) else PartnerError("the run took too long")
             await self._run(self._failed, job, fence, error)
             return error
+        except asyncio.CancelledError:
+            # The server ends: whoever runs next need not wait for the lease to run out.
+            await asyncio.shield(self._run(self._given_back, job, fence))
+            raise
         except Exception:
             await self._run(self._failed, job, fence, GatewayError("an internal error ended the run"))
             raise
@@ -468,6 +472,10 @@ class Schedule:
     def _claim(self, job: str, early: bool) -> int | None:
         with self._node.store.transaction() as tx:
             return tx.schedule.claim(job, self._owner, self._node.clock(), LEASE_SECONDS, only_due=not early)
+
+    def _given_back(self, job: ScheduleRow, fence: int) -> None:
+        with self._node.store.transaction() as tx:
+            tx.schedule.give_back(job.job, fence)
 
     def _succeeded(self, job: ScheduleRow, fence: int, lag: int) -> None:
         now = self._node.clock()

@@ -31,8 +31,9 @@ from factory import (
     set_state,
 )
 from gateway import client
+from gateway.addresses import base_url
 from gateway.audit import EventKind, verify_receipt
-from gateway.client import LinkLimits, PartnerLink, base_url
+from gateway.client import LinkLimits, PartnerLink
 from gateway.crypto import checkpoint, merkle
 from gateway.crypto.canonical import parse_json
 from gateway.crypto.checkpoint import VerifierKey

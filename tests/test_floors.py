@@ -24,6 +24,7 @@ FLOOR_OF = {
     "model": "words",
     "crypto": "crypto",
     "adapters": "rules",
+    "addresses": "rules",
     "audit": "rules",
     "columns": "rules",
     "interchange": "rules",

@@ -3,13 +3,15 @@
 import json
 import os
 import stat
+import threading
 
 import pytest
 
 from gateway import keystore
+from gateway.crypto import canonical
 from gateway.crypto.keys import SigningKey
 from gateway.crypto.seal import Argon2Cost
-from gateway.errors import ConfigError, ConflictError, MalformedError
+from gateway.errors import ConfigError, ConflictError, MalformedError, NotFoundError
 from gateway.keystore import Keystore, create_personal, open_personal
 
 CHEAP = Argon2Cost(8 * 1024, 1, 1)
@@ -25,6 +27,11 @@ def path(tmp_path):
 @pytest.fixture
 def created(path):
     return Keystore.create(path, PASSPHRASE, now=NOW, cost=CHEAP)
+
+
+def files(path):
+    """What is in the folder beside the lock that changes take."""
+    return sorted(set(os.listdir(path.parent)) - {".keystore.json.lock"})
 
 
 class Counting:
@@ -63,7 +70,7 @@ def test_no_seed_serves_two_purposes(created):
 
 def test_file_is_private_and_leaves_no_draft(path, created):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert os.listdir(path.parent) == ["keystore.json"]
+    assert files(path) == ["keystore.json"]
 
 
 def test_file_shows_no_key(path, created):
@@ -101,7 +108,7 @@ def test_existing_file_is_never_replaced(path, created):
     with pytest.raises(ConfigError, match="already"):
         Keystore.create(path, PASSPHRASE, now=NOW, cost=CHEAP)
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["keystore.json"]
+    assert files(path) == ["keystore.json"]
 
 
 def test_missing_file_is_named_without_its_path(tmp_path):
@@ -142,7 +149,7 @@ def test_box_with_other_content_is_a_config_error(path):
 
 def test_new_opening_key_overlaps_with_the_old_one(path, created):
     old = created.sealing_key
-    created.add_opening_key(PASSPHRASE, now=NOW + 100)
+    created.add_opening_key(now=NOW + 100)
     opened = Keystore.open(path, PASSPHRASE)
     assert opened.sealing_key == created.sealing_key != old
     assert [key.public for key in opened.opening_keys] == [created.sealing_key, old]
@@ -152,27 +159,103 @@ def test_new_opening_key_overlaps_with_the_old_one(path, created):
 
 
 def test_old_opening_keys_are_destroyed_but_never_the_newest(path, created):
-    created.add_opening_key(PASSPHRASE, now=NOW + 100)
-    created.add_opening_key(PASSPHRASE, now=NOW + 200)
-    assert created.drop_opening_keys(PASSPHRASE, created_before=NOW + 100) == 1
-    assert [held.created for held in Keystore.open(path, PASSPHRASE).held_opening_keys] == [NOW + 200, NOW + 100]
-    assert created.drop_opening_keys(PASSPHRASE, created_before=NOW + 1000) == 1
-    assert created.drop_opening_keys(PASSPHRASE, created_before=NOW + 1000) == 0
-    assert [held.created for held in Keystore.open(path, PASSPHRASE).held_opening_keys] == [NOW + 200]
+    first = created.held_opening_keys[0]
+    created.add_opening_key(now=NOW + 100)
+    assert created.drop_opening_key(first.key_id)
+    assert not created.drop_opening_key(first.key_id)
+    [newest] = Keystore.open(path, PASSPHRASE).held_opening_keys
+    assert newest.created == NOW + 100
+    assert first.key.seed.hex() not in repr(newest)
+    with pytest.raises(ConflictError, match="in use"):
+        created.drop_opening_key(newest.key_id)
 
 
-def test_wrong_passphrase_changes_nothing(path, created):
+def test_next_signing_pair_signs_nothing_before_it_is_activated(path, created):
+    old = created.held_signing_key
+    new = created.add_signing_key(now=NOW + 5)
+    assert (old.number, new.number) == (1, 2)
+    assert created.signing_key.public == old.key.public
+    created.activate_signing_key(new.key_id)
+    assert Keystore.open(path, PASSPHRASE).signing_key.public == new.key.public
+    assert created.drop_signing_key(old.key_id)
+    assert [one.key_id for one in Keystore.open(path, PASSPHRASE).held_signing_keys] == [new.key_id]
+
+
+def test_key_in_use_is_never_dropped_and_a_strange_one_never_used(path, created):
+    token = created.add_token_key(now=NOW + 5)
+    created.activate_token_key(token.key_id)
+    for drop, key_id in (
+        (created.drop_signing_key, created.held_signing_key.key_id),
+        (created.drop_token_key, token.key_id),
+    ):
+        with pytest.raises(ConflictError):
+            drop(key_id)
+    before = path.read_bytes()
+    with pytest.raises(NotFoundError):
+        created.activate_signing_key("00" * 32)
+    assert path.read_bytes() == before
+
+
+def test_change_by_another_process_is_noticed_at_the_next_use(path, created):
+    beside = Keystore.open(path, PASSPHRASE)
+    new = beside.add_opening_key(now=NOW + 9)
+    assert created.sealing_key == new.key.public
+    created.add_token_key(now=NOW + 10)
+    assert len(beside.held_token_keys) == 2
+    assert len(beside.held_opening_keys) == 2
+
+
+def test_two_that_change_the_file_at_once_lose_neither_change(path, created):
+    beside = Keystore.open(path, PASSPHRASE)
+    threads = [
+        threading.Thread(target=one.add_opening_key, kwargs={"now": NOW + number})
+        for number in range(3)
+        for one in (created, beside)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(Keystore.open(path, PASSPHRASE).held_opening_keys) == 7
+
+
+def test_row_mac_is_this_gateways_alone(path, created, tmp_path):
+    other = Keystore.create(tmp_path / "other.json", PASSPHRASE, now=NOW, cost=CHEAP)
+    assert created.row_mac(b"row") == Keystore.open(path, PASSPHRASE).row_mac(b"row") != other.row_mac(b"row")
+    assert created.row_mac(b"row") != created.row_mac(b"another row")
+
+
+def test_keystore_of_before_keys_were_rotated_still_opens(path):
+    seeds = {name: (name[0] * 32).encode().hex() for name in ("token", "log", "witness", "master")}
+    pair = {"signing_ed25519": "01" * 32, "signing_mldsa65": "02" * 32}
+    opening = [{"created": NOW, "seed": "05" * 32}]
+    secret = canonical.encode({**seeds, **pair, "opening": opening})
+    path.write_bytes(keystore.PassphraseBox("gateway keystore 1", CHEAP).seal(PASSPHRASE, secret))
+    path.chmod(0o600)
+    opened = Keystore.open(path, PASSPHRASE)
+    assert opened.signing_key.seeds == (b"\x01" * 32, b"\x02" * 32)
+    assert opened.held_signing_key.number == 1
+    assert opened.token_key.seed == b"t" * 32
+    opened.add_opening_key(now=NOW + 1)
+    assert Keystore.open(path, PASSPHRASE).signing_key.public == opened.signing_key.public
+
+
+def test_passphrase_that_was_changed_meanwhile_changes_nothing(path, created):
+    other = Keystore.create(path.with_name("other.json"), "another good passphrase", now=NOW, cost=CHEAP)
+    path.with_name("other.json").replace(path)
+    assert other is not None
     before = path.read_bytes()
     with pytest.raises(ConfigError):
-        created.add_opening_key("some other passphrase", now=NOW + 1)
+        created.add_opening_key(now=NOW + 1)
     assert path.read_bytes() == before
-    assert len(created.opening_keys) == 1
 
 
-def test_number_of_opening_keys_is_bounded(created, monkeypatch):
-    monkeypatch.setattr(keystore, "MAX_OPENING_KEYS", 1)
+def test_number_of_keys_is_bounded(path, created, monkeypatch):
+    monkeypatch.setattr(keystore, "MAX_HELD_KEYS", 1)
+    before = path.read_bytes()
     with pytest.raises(ConflictError):
-        created.add_opening_key(PASSPHRASE, now=NOW)
+        created.add_opening_key(now=NOW)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -185,9 +268,9 @@ def test_failed_write_leaves_the_old_file(path, created, monkeypatch, call):
     with monkeypatch.context() as patch:
         patch.setattr(keystore.os if call == "fsync" else keystore.Path, call, fails)
         with pytest.raises(ConfigError, match="cannot be written"):
-            created.add_opening_key(PASSPHRASE, now=NOW + 1)
+            created.add_opening_key(now=NOW + 1)
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["keystore.json"]
+    assert files(path) == ["keystore.json"]
     assert len(created.opening_keys) == 1
     assert len(Keystore.open(path, PASSPHRASE).opening_keys) == 1
 
@@ -195,8 +278,8 @@ def test_failed_write_leaves_the_old_file(path, created, monkeypatch, call):
 def test_draft_that_a_crash_left_is_removed_by_the_next_write(path, created):
     leftover = path.parent / ".keystore.json.abc.new"
     leftover.write_bytes(path.read_bytes())
-    created.add_opening_key(PASSPHRASE, now=NOW + 1)
-    assert os.listdir(path.parent) == ["keystore.json"]
+    created.add_opening_key(now=NOW + 1)
+    assert files(path) == ["keystore.json"]
 
 
 def test_one_seed_makes_one_keystore(tmp_path):

@@ -44,6 +44,9 @@ def init(
     quorum: Annotated[
         int | None, typer.Option(help="How many sign a guarded act; 2, in a demo 1.", min=1, max=9)
     ] = None,
+    sync_interval: Annotated[
+        int, typer.Option(help="Seconds between two syncs with each partner.", min=5, max=86_400)
+    ] = 300,
     demo: Annotated[bool, typer.Option("--demo", help="For invented data only: one administrator is enough.")] = False,
 ) -> None:
     """Make a data folder: keys, settings, starter policies, an empty database. Prints the next three commands."""
@@ -61,6 +64,7 @@ def init(
         tls_key=tls_key,
         demo=demo,
         quorum=quorum or (1 if demo else MIN_QUORUM),
+        sync_interval_seconds=sync_interval,
     )
     secret = shell.passphrases.gateway(new=True)
     found(settings, secret, name=name, cost=passphrases.cost(demo=demo))

@@ -89,7 +89,8 @@ class Shell:
     def show(self, value: object, *lines: str) -> None:
         """The result of a command: `value` with --json, else the lines."""
         if self.as_json:
-            print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+            # ASCII alone: what a partner wrote must not steer the terminal that shows it (bidirectional controls).
+            print(json.dumps(value, indent=2, default=str))
         else:
             for line in lines:
                 _out().print(line, soft_wrap=True)
@@ -244,7 +245,7 @@ _TIMES = frozenset(
 
 def _report(error: GatewayError, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(_problem(error), ensure_ascii=False), file=sys.stderr)
+        print(json.dumps(_problem(error)), file=sys.stderr)
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold red]Error:[/bold red] {plain(_sentence(str(error)))}")

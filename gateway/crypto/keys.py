@@ -302,6 +302,11 @@ class TokenKey:
         """The key that this seed determines."""
         return cls(seed)
 
+    @property
+    def key_id(self) -> str:
+        """The key's id in logs and lists."""
+        return key_id(ED25519, self.public)
+
     def public_jwk(self) -> dict[str, str]:
         """The public key as a JWK: exactly the members that RFC 7638 hashes (RFC 8037 2)."""
         x = base64.urlsafe_b64encode(self.public).rstrip(b"=").decode("ascii")
@@ -314,7 +319,7 @@ class TokenKey:
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
     def __repr__(self) -> str:
-        return f"TokenKey({key_id(ED25519, self.public)})"
+        return f"TokenKey({self.key_id})"
 
 
 def parse_base64(text: str) -> bytes:

@@ -28,17 +28,21 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.pool import QueuePool
 
 from gateway.errors import ConfigError, ConflictError, OverloadedError
+from gateway.store.alarms import Alarms
 from gateway.store.blocks import Blocks
+from gateway.store.keys import Keys
 from gateway.store.log import Log, LogSigner
 from gateway.store.mail import Mail
 from gateway.store.people import People
 from gateway.store.schedule import Schedule
+from gateway.store.secrets import Secrets
 from gateway.store.sets import Sets
 from gateway.store.tokens import Tokens
+from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
 
-NEWEST_REVISION = "0001"  # of migrations/versions; a test holds both together
+NEWEST_REVISION = "0002"  # of migrations/versions; a test holds both together
 WAL_SAFE_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 60_000  # an import batch of another process holds the lock for a few seconds at most
 POOL_CONNECTIONS = 8
@@ -56,6 +60,10 @@ class Transaction:
     mail: Mail
     tokens: Tokens
     schedule: Schedule
+    keys: Keys
+    witness: Witness
+    alarms: Alarms
+    secrets: Secrets
 
 
 class Store:
@@ -132,6 +140,10 @@ class Store:
             mail=Mail(connection),
             tokens=Tokens(connection),
             schedule=Schedule(connection),
+            keys=Keys(connection),
+            witness=Witness(connection),
+            alarms=Alarms(connection),
+            secrets=Secrets(connection),
         )
 
 

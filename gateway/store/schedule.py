@@ -74,6 +74,10 @@ class Schedule:
         failed = {"lease_until": 0, "failures": SCHEDULE.failures + 1, "last_error": error[:500]}
         return self._release(job, fence, {**failed, "next_run": next_run})
 
+    def give_back(self, job: str, fence: int) -> bool:
+        """End a run that was cut off as if it had not begun; False when the lease was lost."""
+        return self._release(job, fence, {"lease_until": 0})
+
     def _release(self, job: str, fence: int, values: dict[str, object]) -> bool:
         where = (SCHEDULE.job == job, SCHEDULE.lease_fence == fence)
         return self._connection.execute(update(ScheduleRow).where(*where).values(**values)).rowcount == 1

@@ -78,6 +78,7 @@ class BlockRow(SQLModel):
     header: bytes
     wrapped_key: bytes
     leaf: int = Field(default=-1, sa_type=BigInteger)
+    parts: str = ""  # numbers of the parts that are stored, so that none can vanish unseen; "" before revision 0002
 
 
 class BlockTable(BlockRow, table=True):
@@ -164,6 +165,8 @@ class PartnerRow(SQLModel, table=True):
     card: str
     added: int = Field(sa_type=BigInteger)
     contacted: int = Field(default=0, sa_type=BigInteger)
+    test: bool = False  # only sets of invented data move, until two administrators lift it
+    mac: bytes = b""  # under a key of the keystore: whoever writes the database enrols nobody
 
 
 class AdministratorRow(SQLModel, table=True):
@@ -173,6 +176,8 @@ class AdministratorRow(SQLModel, table=True):
     name: str = Field(primary_key=True)
     keys: str
     added: int = Field(sa_type=BigInteger)
+    proposal: str = ""  # the executed proposal that added them; "" for a founder
+    mac: bytes = b""
 
 
 class ProposalRow(SQLModel, table=True):
@@ -269,6 +274,7 @@ class AccessToken(SQLModel, table=True):
     partner: str = Field(index=True)
     thumbprint: str
     expires: int = Field(index=True, sa_type=BigInteger)
+    scope: str = ""  # space-separated, sorted
 
 
 class ReplayRow(SQLModel, table=True):
@@ -277,6 +283,137 @@ class ReplayRow(SQLModel, table=True):
     __tablename__ = "replay"
     digest: bytes = Field(primary_key=True)
     expires: int = Field(index=True, sa_type=BigInteger)
+
+
+class OwnKey(SQLModel, table=True):
+    """One of our own keys through its life: never the private half, which is in the keystore alone.
+
+    `purpose`: signing, token, decryption. `state`: the words of `keylife.KeyState`. `number` counts signing keys.
+    """
+
+    __tablename__ = "own_key"
+    key_id: str = Field(primary_key=True)
+    purpose: str = Field(index=True)
+    number: int = 0
+    state: str
+    public: str
+    created: int = Field(sa_type=BigInteger)
+    changed: int = Field(sa_type=BigInteger)
+    expires: int = Field(sa_type=BigInteger)
+    reason: str = ""
+    compromised_since: int = Field(default=0, sa_type=BigInteger)
+
+
+class PartnerKey(SQLModel, table=True):
+    """A signing key pair of a partner: from its enrolled card, or walked to along its successions.
+
+    `state`: active, deactivated (a successor is known; messages on their way still count until `until`), compromised.
+    """
+
+    __tablename__ = "partner_key"
+    agency: str = Field(primary_key=True)
+    key_set_id: str = Field(primary_key=True)
+    number: int
+    keys: str
+    state: str
+    accepted: int = Field(sa_type=BigInteger)
+    until: int = Field(default=0, sa_type=BigInteger)  # 0: no end
+    compromised_since: int = Field(default=0, sa_type=BigInteger)
+    mac: bytes = b""
+
+
+class OwnCard(SQLModel, table=True):
+    """Every identity card that we handed out, as signed, by its number."""
+
+    __tablename__ = "own_card"
+    number: int = Field(primary_key=True)
+    digest: str = Field(index=True)
+    card: str
+    created: int = Field(sa_type=BigInteger)
+
+
+class KeyStatement(SQLModel, table=True):
+    """What we say of our signing keys, in order: successions and revocations, as signed."""
+
+    __tablename__ = "key_statement"
+    id: int | None = Field(default=None, primary_key=True)
+    kind: str
+    number: int
+    statement: bytes
+    created: int = Field(sa_type=BigInteger)
+
+
+class KeySeen(SQLModel, table=True):
+    """Which of our cards a partner last said that it holds: the who-has-seen-it matrix follows from it."""
+
+    __tablename__ = "key_seen"
+    partner: str = Field(primary_key=True)
+    number: int
+    at: int = Field(sa_type=BigInteger)
+
+
+class WitnessedLog(SQLModel, table=True):
+    """The largest checkpoint of a partner's log that we verified to extend the one before, and cosigned."""
+
+    __tablename__ = "witnessed_log"
+    partner: str = Field(primary_key=True)
+    origin: str
+    size: int = Field(sa_type=BigInteger)
+    note: str
+    at: int = Field(sa_type=BigInteger)
+    cosigned: int = Field(default=0, sa_type=BigInteger)  # the size of the checkpoint whose cosignature it has
+
+
+class CosignatureRow(SQLModel, table=True):
+    """A partner's cosignature under one of our checkpoints: the line as it stands in the note."""
+
+    __tablename__ = "cosignature"
+    partner: str = Field(primary_key=True)
+    size: int = Field(primary_key=True, sa_type=BigInteger)
+    line: str
+    at: int = Field(sa_type=BigInteger)
+
+
+class AlarmRow(SQLModel, table=True):
+    """Something that an administrator must know. One row for each (kind, subject) while it is open.
+
+    `told`: when the alarm hook took it, 0 while it has not. `evidence`: what proves it, for people to keep elsewhere.
+    """
+
+    __tablename__ = "alarm"
+    id: int | None = Field(default=None, primary_key=True)
+    kind: str = Field(index=True)
+    subject: str
+    level: int = 0  # what it counts down or up (days left), so that a nearer day is told again
+    detail: str
+    evidence: str = ""
+    raised: int = Field(sa_type=BigInteger)
+    told: int = Field(default=0, sa_type=BigInteger)
+    closed: int = Field(default=0, sa_type=BigInteger)
+    closed_by: str = ""
+
+
+class SurfaceRow(SQLModel, table=True):
+    """A door for stock clients that administrators have opened for a partner."""
+
+    __tablename__ = "surface"
+    partner: str = Field(primary_key=True)
+    surface: str = Field(primary_key=True)
+    opened: int = Field(sa_type=BigInteger)
+    proposal: str = ""
+
+
+class ClientSecret(SQLModel, table=True):
+    """A secret by which a partner's stock client calls one surface; stored hashed."""
+
+    __tablename__ = "client_secret"
+    id: str = Field(primary_key=True)
+    partner: str = Field(index=True)
+    surface: str
+    digest: bytes
+    created: int = Field(sa_type=BigInteger)
+    expires: int = Field(sa_type=BigInteger)
+    used: int = Field(default=0, sa_type=BigInteger)
 
 
 class ScheduleRow(SQLModel, table=True):
