@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -257,17 +258,15 @@ def _active(tx: Transaction, client_id: str) -> PartnerRow | None:
 
 
 def _keys_of(tx: Transaction, client_id: str) -> Sequence[CallerKey]:
-    """The token key of an active partner, from its identity card; empty for anybody else."""
+    """The token keys of an active partner, from its identity card; empty for anybody else."""
     row = _active(tx, client_id)
     if row is None:
         return ()
-    jwk = parse_card(row.card.encode()).token_jwk
-    # One algorithm belongs to a key: the card may name it, else it follows from the kind of key.
-    usual = TokenAlgorithm.ES256 if jwk.get("kty") == "EC" else TokenAlgorithm.ED25519
-    try:
-        return (CallerKey.from_jwk(jwk, TokenAlgorithm(jwk.get("alg", usual))),)
-    except (MalformedError, ValueError):
-        return ()  # a key of a kind that we do not take proves nobody
+    found = []
+    for jwk in parse_card(row.card.encode()).tokens:
+        with suppress(MalformedError, ValueError):  # a key of a kind that we do not take proves nobody
+            found.append(CallerKey.from_jwk(jwk, TokenAlgorithm(jwk["alg"])))
+    return found
 
 
 def _refusal(error: TokenError, reason: str) -> RefusedTokenError:

@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.errors import ConfigError
-from gateway.model import AGENCY, JURISDICTION
+from gateway.model import AGENCY, JURISDICTION, TLS_PIN
 from gateway.policy import FEDERATION, PLACE, SCHEMA
 
 SETTINGS_FILE = "gateway.toml"
@@ -35,7 +35,6 @@ MIN_QUORUM = 2  # four eyes; one administrator alone only in a demo
 EXAMPLES = "examples.toml"
 READ_BY_PEOPLE = "README.md"
 DATABASE_URL = re.compile(r"(sqlite|postgresql)(\+[a-z0-9]+)?://.+")
-TLS_PIN = re.compile(r"[A-Za-z0-9+/]{43}=")  # base64 of a SHA-256 over a SubjectPublicKeyInfo (RFC 7469 2.4)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 

@@ -6,7 +6,7 @@ All of them are canonical JSON (RFC 8785) under a version word; a page is one su
 
 `parse_` refuses what the contract does not describe; what a document *means* (is it for me, is it newer?) is judged in
 `exchange`. Contracts: `contracts/page-1.md`, `contracts/feed-head-1.md`, `contracts/mailbox-1.md`,
-`contracts/identity-card-1.md`.
+`contracts/identity-card-2.md`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from gateway.model import (
     MAX_LABELS,
     MAX_TEXT_CHARS,
     SET_NAME,
+    TLS_PIN,
     FieldGroup,
     int_member,
     require,
@@ -39,7 +40,7 @@ from gateway.model import (
 PAGE_TYPE = "application/vnd.partner-exchange.hash-page+1"
 HEAD_TYPE = "application/vnd.partner-exchange.feed-head+1"
 MAIL_TYPE = "application/vnd.partner-exchange.mailbox+1"
-CARD_TYPE = "application/vnd.partner-exchange.identity-card+1"
+CARD_TYPE = "application/vnd.partner-exchange.identity-card+2"
 
 PAGE_MAGIC = b"HPG1"
 MAX_PAGE_HEAD_BYTES = 4 << 20  # 4,096 labels of under 1 KiB each
@@ -47,9 +48,12 @@ MAX_PAGE_BYTES = 96 << 20  # 24 MiB as a hub fills a page, and one block more, w
 MAX_PAGE_CHANGES = 2 * 65_536  # as many as a hub puts in, and one block more: a small page can name very many
 MAX_PAGE_BLOCKS = 8192  # small ones, each of which costs its reader a header and a decode
 MAX_CARD_OPENING_KEYS = 8  # a partner seals for all of them
+MAX_CARD_TOKEN_KEYS = 2  # the one in use, and its successor
+MAX_CARD_PINS = 8  # certificates that are used now and will be used next
 MAX_DOCUMENT_BYTES = 1 << 20  # feed head, mailbox message
 MAX_CARD_BYTES = 64 << 10
 MAX_MAIL_MESSAGES = 100  # messages of one mailbox answer
+CARD_VERSION = "identity-card 2"
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 NO_VIEW = ""  # the view of a follower that holds nothing yet
 NO_KEY = "00" * 32  # stands where a feed head is kept without its key
@@ -381,26 +385,32 @@ class IdentityCard:
     url: str
     signing: VerifyingKey
     opening: tuple[SealingKey, ...]
-    token_jwk: dict[str, str]
+    tokens: tuple[dict[str, str], ...]
     log: str
+    witness: str
     payload_types: tuple[str, ...]
     test: bool
     created: int
-    number: int = 0
+    number: int = 1
+    signing_number: int = 1
+    tls_pins: tuple[str, ...] = ()
 
     def dump(self) -> bytes:
         """Canonical JSON, before it is signed."""
         return canonical.encode(
             {
-                "identity_card": "identity-card 1",
+                "identity_card": CARD_VERSION,
                 "agency": self.agency,
                 "jurisdiction": self.jurisdiction,
                 "name": self.name,
                 "url": self.url,
                 "signing": self.signing.to_json(),
                 "opening": [str(key) for key in self.opening],
-                "token": dict(self.token_jwk),
+                "signing_number": self.signing_number,
+                "tls_pins": list(self.tls_pins),
+                "tokens": [dict(jwk) for jwk in self.tokens],
                 "log": self.log,
+                "witness": self.witness,
                 "payload_types": list(self.payload_types),
                 "test": self.test,
                 "created": self.created,
@@ -410,14 +420,9 @@ class IdentityCard:
 
     @property
     def fingerprint(self) -> str:
-        """160 bits over agency and card keys, in ten groups of four, to be read aloud and compared."""
-        keys = {
-            "agency": self.agency,
-            "signing": self.signing.to_json(),
-            "token": dict(self.token_jwk),
-            "log": self.log,
-        }
-        text = hashlib.sha256(b"identity-card 1\n" + canonical.encode(keys)).hexdigest()[:40]
+        """160 bits over agency and lasting keys, in ten groups of four, to be read aloud and compared."""
+        keys = {"agency": self.agency, "signing": self.signing.to_json(), "log": self.log, "witness": self.witness}
+        text = hashlib.sha256(CARD_VERSION.encode() + b"\n" + canonical.encode(keys)).hexdigest()[:40]
         return " ".join(text[i : i + 4] for i in range(0, 40, 4))
 
 
@@ -437,19 +442,24 @@ def parse_card(raw: bytes) -> IdentityCard:
 
 
 def _card(value: object) -> IdentityCard:
-    texts = ("identity_card", "agency", "jurisdiction", "name", "url", "log")
-    names = {*texts, "signing", "opening", "token", "payload_types", "test", "created", "number"}
-    members = _members(value, names, "identity card")
-    version, agency, jurisdiction, name, url, log = (text_member(members, n) for n in texts)
-    require(version == "identity-card 1", "identity card: not version 1")
+    texts = ("identity_card", "agency", "jurisdiction", "name", "url", "log", "witness")
+    lists = {"opening", "payload_types", "tls_pins", "tokens"}
+    members = _members(
+        value, {*texts, *lists, "signing", "signing_number", "test", "created", "number"}, "identity card"
+    )
+    version, agency, jurisdiction, name, url, log, witness = (text_member(members, n) for n in texts)
+    require(version == CARD_VERSION, "identity card: not version 2")
     require(AGENCY.fullmatch(agency) and JURISDICTION.fullmatch(jurisdiction), "identity card: no agency code")
     require(agency[:2] == jurisdiction, "identity card: agency and jurisdiction do not agree")
     require(0 < len(name) <= MAX_TEXT_CHARS, "identity card: name is missing or too long")
-    token, test = members["token"], members["test"]
-    if not isinstance(token, dict) or not isinstance(test, bool):
-        raise MalformedError("identity card: token or test is ill-typed")
-    # RFC 7638 3.2: the members of a public key that a thumbprint hashes, and none of a private one.
-    require(set(token) - {"y"} == {"crv", "kty", "x"}, "identity card: token is not a public key")
+    tokens, test = members["tokens"], members["test"]
+    if not isinstance(tokens, list) or not isinstance(test, bool):
+        raise MalformedError("identity card: tokens or test is ill-typed")
+    require(1 <= len(tokens) <= MAX_CARD_TOKEN_KEYS, "identity card: one token key, or two while one is replaced")
+    pins = texts_member(members, "tls_pins")
+    require(len(pins) <= MAX_CARD_PINS and all(map(TLS_PIN.fullmatch, pins)), "identity card: a TLS pin that is none")
+    number, signing_number = int_member(members, "number"), int_member(members, "signing_number")
+    require(min(number, signing_number) >= 1, "identity card: numbers begin at 1")
     opening = tuple(SealingKey.parse(text) for text in texts_member(members, "opening"))
     require(1 <= len(opening) <= MAX_CARD_OPENING_KEYS, "identity card: between one and eight decryption keys")
     return IdentityCard(
@@ -459,13 +469,25 @@ def _card(value: object) -> IdentityCard:
         url,
         VerifyingKey.from_json(members["signing"]),
         opening,
-        {key: text_member(token, key) for key in token},
+        tuple(_token_key(one) for one in tokens),
         log,
+        witness,
         texts_member(members, "payload_types"),
         test,
         int_member(members, "created"),
-        int_member(members, "number"),
+        number,
+        signing_number,
+        pins,
     )
+
+
+def _token_key(value: object) -> dict[str, str]:
+    """A public JWK with the one algorithm that it is used with."""
+    if not isinstance(value, dict):
+        raise MalformedError("identity card: a token key is not an object")
+    # RFC 7638 3.2: the members of a public key that a thumbprint hashes, and none of a private one.
+    require(set(value) - {"y"} == {"alg", "crv", "kty", "x"}, "identity card: a token key is not a public key")
+    return {name: text_member(value, name) for name in value}
 
 
 def _page_label(value: object) -> PageLabel:

@@ -23,16 +23,24 @@ from gateway.crypto.checkpoint import KeyKind, VerifierKey
 from gateway.crypto.keys import VerifyingKey
 from gateway.errors import ConflictError, DeniedError, MalformedError, PartnerError
 from gateway.home import agency_name
-from gateway.interchange import HEAD_TYPE, MAIL_TYPE, PAGE_TYPE, IdentityCard, parse_card, sign_card
+from gateway.interchange import (
+    HEAD_TYPE,
+    MAIL_TYPE,
+    MAX_CARD_TOKEN_KEYS,
+    PAGE_TYPE,
+    IdentityCard,
+    parse_card,
+    sign_card,
+)
 from gateway.model import AGENCY, MAX_TEXT_CHARS, require, text_member
-from gateway.node import Node, log_origin
+from gateway.node import Node, log_origin, witness_name
 from gateway.store import Transaction
 from gateway.store.people import EVERYTHING
 from gateway.store.tables import AdministratorRow, PartnerRow
 
 ADMINISTRATOR = re.compile(r"[a-z][a-z0-9._-]{0,31}")  # it is a file name, too
 MAX_ADMINISTRATORS = 64
-MAX_OPENING_KEYS = 8  # identity-card 1: a partner seals for all of them, newest first
+MAX_OPENING_KEYS = 8  # identity-card 2: a partner seals for all of them, newest first
 ACTIVE, SUSPENDED, REMOVED = "active", "suspended", "removed"
 
 
@@ -48,8 +56,9 @@ def own_card(node: Node) -> IdentityCard:
         url=node.settings.public_url,
         signing=node.keystore.signing_key.public,
         opening=tuple(key.public for key in node.keystore.opening_keys[:MAX_OPENING_KEYS]),
-        token_jwk=node.keystore.token_key.public_jwk(),
+        tokens=tuple(held.key.card_jwk() for held in node.keystore.held_token_keys[:MAX_CARD_TOKEN_KEYS]),
         log=str(node.keystore.log_key(log_origin(node.agency)).verifier),
+        witness=str(node.keystore.witness_key(witness_name(node.agency)).verifier),
         payload_types=(HEAD_TYPE, MAIL_TYPE, PAGE_TYPE),
         test=node.settings.demo,
         created=node.clock(),
@@ -270,9 +279,12 @@ def _card_subject(arguments: Arguments) -> str:
     members = _members(arguments, {"card"})
     card = parse_card(text_member(members, "card").encode())
     log = VerifierKey.parse(card.log)
-    # identity-card 1, rule 6: or a receipt of this partner could be signed in the name of another's log.
+    # identity-card 2, rule 6: or a receipt of this partner could be signed in the name of another's log.
     own = log.kind is KeyKind.LOG and log.name.startswith(f"partner-exchange/{card.agency}/log/")
     require(own, "identity card: its log is not its agency's")
+    witness = VerifierKey.parse(card.witness)
+    own = witness.kind is KeyKind.COSIGNER and witness.name == witness_name(card.agency)
+    require(own, "identity card: its witness is not its agency's")
     return card.agency
 
 

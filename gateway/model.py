@@ -20,6 +20,7 @@ SET_NAME = re.compile(r"[A-Z]{2}-[A-Z0-9]{2,16}/[a-z0-9][a-z0-9-]{0,46}")
 CATEGORY = re.compile(r"[A-Za-z0-9._-]{1,32}:[A-Za-z0-9._-]{1,32}")
 # Admiralty code: source A-F, information 1-6 (NATO STANAG 2511); F6 = neither can be judged.
 EVALUATION = re.compile(r"[A-F][1-6]")
+TLS_PIN = re.compile(r"[A-Za-z0-9+/]{43}=")  # base64 of SHA-256 over a SubjectPublicKeyInfo (RFC 7469 2.4)
 VENDOR_ALGORITHM = re.compile(r"vendor:[a-z0-9._-]{1,32}")
 MAX_TEXT_CHARS = 256  # a series name, a reference, a media type: longer is a mistake, not data
 MAX_LABELS = 4096  # labels of one set (DESIGN.md section 2)

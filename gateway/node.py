@@ -77,6 +77,11 @@ class Node:
         return Event(kind, self.clock(), actor, subject, dict(details or {}))
 
 
+def witness_name(agency: str) -> str:
+    """The name under which an agency cosigns other agencies' checkpoints."""
+    return f"partner-exchange/{agency}/witness"
+
+
 def log_origin(agency: str, number: int = 1) -> str:
     """The name of an agency's audit log; a restored gateway begins a new one."""
     return f"partner-exchange/{agency}/log/{number}"

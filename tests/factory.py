@@ -38,7 +38,7 @@ from gateway.exchange.labels import SetDefaults
 from gateway.interchange import HEAD_TYPE, MAIL_TYPE, PAGE_TYPE, IdentityCard, parse_card, sign_card
 from gateway.keystore import Keystore
 from gateway.model import EntryDraft, HandlingCode
-from gateway.node import CheckpointSigner, Node, Policies, log_origin
+from gateway.node import CheckpointSigner, Node, Policies, log_origin, witness_name
 from gateway.store import Store
 from gateway.store.tables import PartnerRow
 
@@ -136,8 +136,9 @@ def card_of(node: Node, url: str = "") -> IdentityCard:
         url=url or node.settings.public_url,
         signing=node.keystore.signing_key.public,
         opening=(node.keystore.sealing_key,),
-        token_jwk=node.keystore.token_key.public_jwk(),
+        tokens=(node.keystore.token_key.card_jwk(),),
         log=str(node.keystore.log_key(log_origin(node.agency)).verifier),
+        witness=str(node.keystore.witness_key(witness_name(node.agency)).verifier),
         payload_types=(HEAD_TYPE, PAGE_TYPE, MAIL_TYPE),
         test=False,
         created=node.clock(),

@@ -392,7 +392,7 @@ class Fuzzer:
         verified = envelope.open_envelope(
             BytesIO(page),
             self.scene.xa.node.keystore.opening_keys,
-            lambda _sender: self.scene.xb.node.keystore.signing_key.public,
+            lambda _sender: (self.scene.xb.node.keystore.signing_key.public,),
             now=int(time.time()),
             audiences={envelope.view_audience(self.head["view"])},
         )

@@ -37,8 +37,7 @@ from gateway.callers import (
 )
 from gateway.crypto.keys import TokenKey
 from gateway.crypto.tokens import MAX_PROOF_AGE_SECONDS, make_assertion, make_dpop
-from gateway.errors import MalformedError, UnauthenticatedError
-from gateway.interchange import sign_card
+from gateway.errors import UnauthenticatedError
 from gateway.node import Node
 
 URL = "http://127.0.0.1:8440"
@@ -151,8 +150,8 @@ def test_a_partner_may_have_a_p256_token_key(callers: Callers, xa: Node, xb: Nod
         name: value
         for name, value in jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True).items()
         if name in ("kty", "crv", "x", "y")
-    }
-    enrol(xa, dataclasses.replace(card_of(xb), token_jwk=jwk))
+    } | {"alg": "ES256"}
+    enrol(xa, dataclasses.replace(card_of(xb), tokens=(jwk,)))
     claims = {"iss": "XB-NCVI", "sub": "XB-NCVI", "aud": URL, "iat": xb.clock(), "exp": xb.clock() + 60, "jti": "one"}
     assertion = jwt.encode(claims, key, algorithm="ES256")
     assert ask(callers, form_of(xb, client_assertion=assertion), proof_of(xb)).access_token
@@ -392,9 +391,9 @@ def test_a_refused_request_writes_nothing(callers: Callers, xa: Node, xb: Node) 
 
 
 def test_a_card_whose_token_key_cannot_be_used_is_refused(callers: Callers, xa: Node, xb: Node) -> None:
-    jwk = {**card_of(xb).token_jwk, "alg": "none"}
-    card = dataclasses.replace(card_of(xb), token_jwk=jwk)
-    with pytest.raises(MalformedError):
-        enrol(xa, sign_card(card, xb.keystore.signing_key))
+    jwk = {**card_of(xb).tokens[0], "alg": "none"}
+    enrol(xa, dataclasses.replace(card_of(xb), tokens=(jwk,)))
+    with pytest.raises(RefusedTokenError):
+        token_for(callers, xb)
     enrol(xa, signed_card_of(xb))
     assert token_for(callers, xb)

@@ -84,12 +84,12 @@ class Joined:
 
 
 def opened(raw, opening_key, signer, *, now=NOW, audiences=US):
-    def verifying_key_for(sender):
+    def verifying_keys_for(sender):
         assert sender == "XA-NCVI"
-        return signer.public
+        return (signer.public,)
 
     source = io.BytesIO(raw) if isinstance(raw, bytes) else raw
-    return open_envelope(source, [opening_key], verifying_key_for, now=now, audiences=audiences)
+    return open_envelope(source, [opening_key], verifying_keys_for, now=now, audiences=audiences)
 
 
 def sealed_frame(frame, recipient):
@@ -166,7 +166,7 @@ def test_payload_is_read_from_where_it_stands(signer, opening_key):
 def test_overlapping_opening_keys_are_tried(signer, opening_key, other_key):
     raw = seal_bytes(manifest(), b"x", signer, [opening_key.public])
     message = open_envelope(
-        io.BytesIO(raw), [other_key, opening_key], lambda sender: signer.public, now=NOW, audiences=US
+        io.BytesIO(raw), [other_key, opening_key], lambda sender: (signer.public,), now=NOW, audiences=US
     )
     assert message.read_payload(1) == b"x"
 

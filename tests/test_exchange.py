@@ -131,7 +131,7 @@ async def test_no_byte_of_a_withheld_group_is_in_the_page(network: Network, xa: 
     opened = envelope.open_envelope(
         BytesIO(page.body),
         xc.node.keystore.opening_keys,
-        lambda _sender: xa.node.keystore.signing_key.public,
+        lambda _sender: (xa.node.keystore.signing_key.public,),
         now=clock(),
         audiences={envelope.view_audience(head.cursor.view)},
     )

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gateway.columns.block import Block, encode_block
 from gateway.columns.rows import Rows, constant, counting
 from gateway.crypto import canonical, dsse
-from gateway.crypto.checkpoint import CheckpointKey
+from gateway.crypto.checkpoint import CheckpointKey, KeyKind
 from gateway.crypto.keys import OpeningKey, SigningKey, TokenKey
 from gateway.errors import GatewayError, MalformedError, TooLargeError, VerificationError
 from gateway.interchange import (
@@ -110,12 +110,16 @@ def a_card() -> IdentityCard:
         url="https://gateway.xa.example",
         signing=signer().public,
         opening=(OpeningKey.from_seed(bytes([5]) * 32).public,),
-        token_jwk=TokenKey.from_seed(bytes([6]) * 32).public_jwk(),
+        tokens=(TokenKey.from_seed(bytes([6]) * 32).card_jwk(),),
         log=str(CheckpointKey.from_seed(origin, bytes([7]) * 32).verifier),
+        witness=str(
+            CheckpointKey.from_seed("partner-exchange/XA-NCVI/witness", bytes([8]) * 32, KeyKind.COSIGNER).verifier
+        ),
         payload_types=("application/vnd.partner-exchange.mailbox+1",),
         test=True,
         created=NOW,
         number=2,
+        tls_pins=("A" * 43 + "=",),
     )
 
 
@@ -254,7 +258,12 @@ def test_mail_is_read_back_and_a_letter_has_one_digest(letter: MailMessage, coun
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.text(min_size=1, max_size=256).filter(lambda text: text.isprintable()), numbers, numbers, st.booleans())
+@given(
+    st.text(min_size=1, max_size=256).filter(lambda text: text.isprintable()),
+    numbers,
+    st.integers(1, 1 << 53),
+    st.booleans(),
+)
 def test_a_card_is_read_back_and_its_fingerprint_is_that_of_its_keys(
     name: str, created: int, number: int, test: bool
 ) -> None:
@@ -264,12 +273,12 @@ def test_a_card_is_read_back_and_its_fingerprint_is_that_of_its_keys(
     assert again.fingerprint == a_card().fingerprint
 
 
-@pytest.mark.parametrize("field", ["agency", "signing", "token_jwk", "log"])
+@pytest.mark.parametrize("field", ["agency", "signing", "witness", "log"])
 def test_the_fingerprint_changes_with_each_key_and_the_agency(field: str) -> None:
     other: dict[str, Any] = {
         "agency": "XA-OTHER",
         "signing": signer(9).public,
-        "token_jwk": TokenKey.from_seed(bytes(32)).public_jwk(),
+        "witness": "another",
         "log": "another",
     }
     assert replace(a_card(), **{field: other[field]}).fingerprint != a_card().fingerprint
@@ -424,7 +433,7 @@ VIOLATIONS: dict[str, dict[str, list[tuple[str, object]]]] = {
         "id": [("messages", [replace(MAIL[0], message_id="0" * 31).to_json()])],
     },
     "card": {
-        "version": [("identity_card", "identity-card 2")],
+        "version": [("identity_card", "identity-card 1")],
         "agency": [("agency", "XA")],
         "jurisdiction": [("jurisdiction", "XB")],
         "small letters": [("agency", "xa-ncvi"), ("jurisdiction", "xa")],
@@ -433,9 +442,15 @@ VIOLATIONS: dict[str, dict[str, list[tuple[str, object]]]] = {
         "no opening key": [("opening", [])],
         "nine opening keys": [("opening", [str(a_card().opening[0])] * 9)],
         "classical opening key": [("opening", ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"])],
-        "private token key": [("token", {**a_card().token_jwk, "d": "AAAA"})],
-        "empty token": [("token", {})],
-        "token member": [("token", {**a_card().token_jwk, "x": 1})],
+        "private token key": [("tokens", [{**a_card().tokens[0], "d": "AAAA"}])],
+        "no token key": [("tokens", [])],
+        "three token keys": [("tokens", [a_card().tokens[0]] * 3)],
+        "token key without alg": [("tokens", [{"crv": "Ed25519", "kty": "OKP", "x": "AA"}])],
+        "token member": [("tokens", [{**a_card().tokens[0], "x": 1}])],
+        "number 0": [("number", 0)],
+        "signing number 0": [("signing_number", 0)],
+        "a pin that is none": [("tls_pins", ["AAAA"])],
+        "nine pins": [("tls_pins", ["A" * 43 + "="] * 9)],
         "another signer": [("signing", signer(9).public.to_json())],
         "half a signer": [("signing", {"Ed25519": signer().public.to_json()["Ed25519"]})],
     },

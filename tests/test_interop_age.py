@@ -101,7 +101,7 @@ def test_we_open_an_envelope_that_they_sealed(signer):
     frame = len(sealed.dsse).to_bytes(4, "big") + sealed.dsse + b"payload"
     raw = node("seal", str(opening_key.public), raw=frame)
     message = open_envelope(
-        io.BytesIO(raw), [opening_key], lambda sender: signer.public, now=NOW, audiences={"agency:XB-NCVI"}
+        io.BytesIO(raw), [opening_key], lambda sender: (signer.public,), now=NOW, audiences={"agency:XB-NCVI"}
     )
     assert message.read_payload(7) == b"payload"
 

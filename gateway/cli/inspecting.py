@@ -86,7 +86,7 @@ def _document(raw: bytes) -> dict[str, object]:
         }
     if isinstance(value, dict) and value.get("payloadType") == CARD_TYPE:
         card = parse_card(raw)
-        return {"format": "identity-card 1", "signed_by_its_own_keys": True, **card_value(card)}
+        return {"format": CARD_VERSION, "signed_by_its_own_keys": True, **card_value(card)}
     if isinstance(value, dict) and set(value) == {"payload", "payloadType", "signatures"}:
         found = dsse.parse(raw)
         signed_by = [one.key_id for one in found.signatures]

@@ -47,6 +47,17 @@ class UnverifiedDsse:
             key.verify(message, [s for s in self.signatures if s.key_id in key.key_ids])
         return self.unverified_payload
 
+    def verify_by_one(self, verifying_keys: Sequence[VerifyingKey], payload_type: str) -> bytes:
+        """The payload, signed as `payload_type` by exactly the two keys of one of `verifying_keys`.
+
+        Which one is only chosen by the key ids that the envelope names; that it signed is then verified.
+        """
+        named = {signature.key_id for signature in self.signatures}
+        for key in verifying_keys:
+            if named == set(key.key_ids):
+                return self.verify((key,), payload_type)
+        raise VerificationError("DSSE: no signature of a key held for the signer")
+
 
 def pae(payload_type: str, payload: bytes) -> bytes:
     """The bytes that are signed: type and payload, each with its length in bytes."""

@@ -210,7 +210,7 @@ def seal_bytes(
 def open_envelope(
     source: age.Source,
     opening_keys: Sequence[OpeningKey],
-    verifying_key_for: Callable[[str], VerifyingKey],
+    verifying_keys_for: Callable[[str], Sequence[VerifyingKey]],
     *,
     now: int,
     audiences: AbstractSet[str],
@@ -220,8 +220,9 @@ def open_envelope(
 
     Args:
         opening_keys: current and overlapping ones; the first that fits is used.
-        verifying_key_for: the key held for a sender. It is called with an agency code that nothing has proved yet; it
-            raises for a sender that is unknown, revoked, or not the caller.
+        verifying_keys_for: the keys held for a sender (two while one succeeds the other); one of them must have signed.
+            It is called with an agency code that nothing has proved yet; it raises for a sender that is unknown, or not
+            the caller.
         now: Unix seconds.
         audiences: what the opener answers to, as `agency_audience` and `view_audience` write it.
         was_taken_in: whether this very message (a verified manifest and its digest) was taken in before. Then it is
@@ -238,7 +239,7 @@ def open_envelope(
     unverified = dsse.parse(signed)
     claimed = parse_manifest(unverified.unverified_payload)
     # 3. Verify: the sender only chooses which key must have signed.
-    raw = unverified.verify((verifying_key_for(claimed.sender),), MANIFEST_TYPE)
+    raw = unverified.verify_by_one(verifying_keys_for(claimed.sender), MANIFEST_TYPE)
     digest = hashlib.sha256(raw).hexdigest()
     if not was_taken_in(claimed, digest):
         check_manifest(claimed, now=now, audiences=audiences)

@@ -312,6 +312,10 @@ class TokenKey:
         x = base64.urlsafe_b64encode(self.public).rstrip(b"=").decode("ascii")
         return {"crv": ED25519, "kty": "OKP", "x": x}
 
+    def card_jwk(self) -> dict[str, str]:
+        """The public key as an identity card names it: with the one algorithm that it is used with (RFC 9864)."""
+        return {**self.public_jwk(), "alg": ED25519}
+
     def thumbprint(self) -> str:
         """The RFC 7638 SHA-256 thumbprint, base64url without padding."""
         # RFC 7638 3.3: members in lexicographic order without white space; canonical JSON writes them so.

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import BinaryIO
@@ -221,7 +221,7 @@ class Exchange:
         opened = envelope.open_envelope(
             source,
             self.node.keystore.opening_keys,
-            _key_of(card),
+            _keys_of(card),
             now=self.node.clock(),
             audiences=audiences,
             was_taken_in=lambda manifest, digest: expected is None and self._was_taken_in(manifest, digest),
@@ -275,12 +275,12 @@ class Exchange:
             tx.log.append([event])
 
 
-def _key_of(card: IdentityCard) -> Callable[[str], VerifyingKey]:
-    """The caller's own key, and nobody else's: whoever calls must have signed."""
+def _keys_of(card: IdentityCard) -> Callable[[str], Sequence[VerifyingKey]]:
+    """The caller's own keys, and nobody else's: whoever calls must have signed."""
 
-    def key(sender: str) -> VerifyingKey:
+    def keys(sender: str) -> Sequence[VerifyingKey]:
         if sender != card.agency:
             raise VerificationError("the envelope was signed for another sender than the caller")
-        return card.signing
+        return (card.signing,)
 
-    return key
+    return keys

@@ -58,7 +58,7 @@ def bench_envelope(scale: Scale) -> Iterator[Figure]:
         opened = envelope.open_envelope(
             BytesIO(sealed.getvalue()),
             [opening],
-            lambda _sender: signing.public,
+            lambda _sender: (signing.public,),
             now=NOW,
             audiences={envelope.agency_audience(FOLLOWER)},
         )

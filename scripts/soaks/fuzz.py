@@ -118,7 +118,7 @@ class Fuzz:
         view = envelope.open_envelope(
             BytesIO(raw),
             follower.keystore.opening_keys,
-            lambda _sender: hub.keystore.signing_key.public,
+            lambda _sender: (hub.keystore.signing_key.public,),
             now=follower.clock(),
             audiences=_Everybody(),
         )
