@@ -23,6 +23,7 @@ from gateway.crypto.keys import VerifyingKey
 from gateway.errors import ConfigError, GatewayError, MalformedError, VerificationError
 from gateway.interchange import (
     CARD_TYPE,
+    CARD_VERSION,
     HEAD_TYPE,
     MAIL_TYPE,
     MAX_PAGE_BYTES,
