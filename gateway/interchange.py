@@ -52,6 +52,10 @@ MAX_CARD_TOKEN_KEYS = 2  # the one in use, and its successor
 MAX_CARD_PINS = 8  # certificates that are used now and will be used next
 MAX_DOCUMENT_BYTES = 1 << 20  # feed head, mailbox message
 MAX_CARD_BYTES = 64 << 10
+KEYS_TYPE = "application/vnd.partner-exchange.key-statements+1"
+KEYS_VERSION = "key-statements 1"
+MAX_KEY_STATEMENTS = 256  # of one agency: two rotations a year for a century
+MAX_KEYS_BYTES = 4 << 20  # 256 statements of 14 KiB, and a card
 MAX_MAIL_MESSAGES = 100  # messages of one mailbox answer
 CARD_VERSION = "identity-card 2"
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -424,6 +428,64 @@ class IdentityCard:
         keys = {"agency": self.agency, "signing": self.signing.to_json(), "log": self.log, "witness": self.witness}
         text = hashlib.sha256(CARD_VERSION.encode() + b"\n" + canonical.encode(keys)).hexdigest()[:40]
         return " ".join(text[i : i + 4] for i in range(0, 40, 4))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNews:
+    """All that an agency says of its keys: its card, and its successions and revocations in order, each as signed."""
+
+    card: bytes
+    statements: tuple[bytes, ...]
+
+    def dump(self) -> bytes:
+        """Canonical JSON."""
+        return canonical.encode(
+            {
+                "key_statements": KEYS_VERSION,
+                "card": self.card.decode("ascii"),
+                "statements": [raw.decode("ascii") for raw in self.statements],
+            }
+        )
+
+    @classmethod
+    def parse(cls, raw: bytes) -> KeyNews:
+        """What `dump` wrote; nothing in it is verified yet."""
+        value = canonical.parse_canonical(raw, max_bytes=MAX_KEYS_BYTES)
+        members = _members(value, {"key_statements", "card", "statements"}, "key statements")
+        require(members["key_statements"] == KEYS_VERSION, "key statements: not version 1")
+        statements = texts_member(members, "statements")
+        require(len(statements) <= MAX_KEY_STATEMENTS, "key statements: too many")
+        try:
+            return cls(text_member(members, "card").encode("ascii"), tuple(one.encode("ascii") for one in statements))
+        except UnicodeEncodeError as error:
+            raise MalformedError("key statements: not ASCII") from error
+
+
+@dataclass(frozen=True, slots=True)
+class KeyConfirmation:
+    """What an agency holds of its partner's keys: the SHA-256 (hex) of the card, the number of the newest signing key
+    that it knows, and how many keys it knows as revoked."""
+
+    card_digest: str
+    signing_number: int
+    revocations: int
+
+    def to_json(self) -> dict[str, object]:
+        """As the members of a JSON object."""
+        return {
+            "card": self.card_digest,
+            "signing_number": self.signing_number,
+            "revocations": self.revocations,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> KeyConfirmation:
+        """What `to_json` wrote."""
+        if not isinstance(value, dict) or set(value) != {"card", "signing_number", "revocations"}:
+            raise MalformedError("key confirmation: members are not those of the contract")
+        members: dict[str, object] = dict(value)
+        numbers = int_member(members, "signing_number"), int_member(members, "revocations")
+        return cls(text_member(members, "card"), *numbers)
 
 
 def sign_card(card: IdentityCard, key: SigningKey) -> bytes:

@@ -58,6 +58,11 @@ def verify_succession(raw: bytes, *, agency: str, held: VerifyingKey, held_numbe
     return claimed
 
 
+def parse_unverified(raw: bytes) -> Succession:
+    """What a statement claims before anyone has checked it."""
+    return _parse(dsse.parse(raw).unverified_payload)
+
+
 def _check(statement: Succession) -> None:
     require(AGENCY.fullmatch(statement.agency), "succession: agency is not an agency code")
     require(statement.number >= 2, "succession: number 1 succeeds nobody")

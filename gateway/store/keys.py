@@ -25,7 +25,7 @@ class Keys:
 
     def own(self, purpose: str | None = None) -> list[OwnKey]:
         """Our keys, oldest first."""
-        query = select(*OWN).order_by(OWN.created, OWN.number, OWN.key_id)
+        query = select(*OWN).order_by(OWN.created, OWN.purpose.desc(), OWN.number, OWN.key_id)
         if purpose is not None:
             query = query.where(OWN.purpose == purpose)
         return [OwnKey(**row._mapping) for row in self._connection.execute(query)]
@@ -80,15 +80,11 @@ class Keys:
         rows = self._connection.execute(select(*SEEN))
         return {row.partner: KeySeen(**row._mapping) for row in rows}
 
-    def note_seen(self, partner: str, number: int, now: int) -> bool:
-        """Note which card a partner holds; False when that was known."""
-        known = self._connection.execute(select(SEEN.number).where(SEEN.partner == partner)).scalar()
-        if known == number:
-            return False
-        values = {"number": number, "at": now}
-        statement = upsert(KeySeen).values(partner=partner, **values)
+    def note_seen(self, row: KeySeen) -> None:
+        """Note which card, signing key and revocations a partner knows."""
+        values = row.model_dump()
+        statement = upsert(KeySeen).values(**values)
         self._connection.execute(statement.on_conflict_do_update(index_elements=["partner"], set_=values))
-        return True
 
     def forget_seen(self, partner: str) -> None:
         """A partner that is removed holds nothing of ours any more."""
