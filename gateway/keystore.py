@@ -11,7 +11,10 @@ Rules:
    one. Creating never replaces a file that is already there: its keys would be gone for ever.
 2. Several processes, and several nodes over a shared file, use one keystore: who changes it holds a lock and starts
    from the file as it is, and everybody else notices the change at the next use and reads it again.
-3. What state a key is in stands in the database and in the log (`keyadmin`). Here is only which private halves exist,
+3. With a PKCS#11 token new signing pairs keep their Ed25519 half in the token; the file then has its label and public
+   half. The ML-DSA-65 half is a seed in the file all the same: no token in use makes such keys yet. The token is opened
+   when it signs, so what needs no signature (a pause, a look at the log) works while it is away.
+4. What state a key is in stands in the database and in the log (`keyadmin`). Here is only which private halves exist,
    and which of them is used. A key that the database does not know has never been announced to anybody.
 
 The passphrase stays in memory while the keystore is open, beside the keys that it protects: keys are renewed by
@@ -29,19 +32,32 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gateway.crypto import canonical
 from gateway.crypto.checkpoint import CheckpointKey, KeyKind
-from gateway.crypto.keys import SEED_BYTES, SYSTEM_RANDOM, OpeningKey, Random, SealingKey, SigningKey, TokenKey
+from gateway.crypto.keys import (
+    SEED_BYTES,
+    SYSTEM_RANDOM,
+    Ed25519Signer,
+    OpeningKey,
+    Random,
+    SealingKey,
+    SigningKey,
+    TokenKey,
+)
 from gateway.crypto.seal import MAX_BOX_BYTES, RFC9106_SECOND, Argon2Cost, DataKey, PassphraseBox
 from gateway.errors import ConfigError, ConflictError, GatewayError, MalformedError, NotFoundError, VerificationError
 from gateway.model import MAX_TEXT_CHARS, int_member, require, text_member
 
+if TYPE_CHECKING:  # its library is there only where a token is used
+    from gateway.crypto.pkcs11 import Pkcs11Token
+
 MIN_PASSPHRASE_CHARS = 12  # what Argon2id then leaves to guess needs years, unless the phrase is a known one
+MAX_PIN_FILE_BYTES = 256  # PINs of tokens have up to 64 characters or so
 MAX_HELD_KEYS = 64  # of one kind: daily renewal with two months of overlap and retention
 
 _GATEWAY_LABEL = "gateway keystore 1"
@@ -50,7 +66,35 @@ _SIGNING_MEMBERS = ("signing_ed25519", "signing_mldsa65")
 _FIRST_MEMBERS = {*_SIGNING_MEMBERS, "token", "log", "witness", "master", "opening"}  # before keys were rotated
 _SEED_MEMBERS = ("log", "witness", "master")
 _MEMBERS = {*_SEED_MEMBERS, "signing", "token", "opening", "active_signing", "active_token"}
+_LABEL_PREFIX = "pkcs11:"  # … and the key's label, where a sealed pair has the Ed25519 seed
+_TRIAL = b"partner exchange trial signature 1\n"  # nothing that is ever sent begins so
 _ROW_MAC_CONTEXT = b"partner exchange row mac 1\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenSigner:
+    """An Ed25519 key in a token, by its label. `token` is None where the settings name none (any more)."""
+
+    token: Pkcs11Token | None
+    label: str
+    public: bytes
+
+    def sign(self, message: bytes, /) -> bytes:
+        """The token's signature."""
+        return self._there().sign(self.label, self.public, message)
+
+    def destroy(self) -> None:
+        """The key is not in the token any more."""
+        self._there().destroy(self.label)
+
+    def _there(self) -> Pkcs11Token:
+        if self.token is None:
+            raise ConfigError(
+                "keystore: the signing key is in a PKCS#11 token, and the settings name none",
+                place="pkcs11_module",
+                remedy="set pkcs11_module, pkcs11_token and pkcs11_pin_file to those that it was made with",
+            )
+        return self.token
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +158,8 @@ class _Secrets:
         signing = []
         for pair in self.signing:
             first, second = pair.key.seeds
-            signing.append(
-                {"number": pair.number, "created": pair.created, "ed25519": first.hex(), "mldsa65": second.hex()}
-            )
+            ed25519 = _dump_in_token(pair.key.ed25519) if first is None else {"ed25519": first.hex()}
+            signing.append({"number": pair.number, "created": pair.created, "mldsa65": second.hex(), **ed25519})
         return canonical.encode(
             {
                 **{name: seed.hex() for name, seed in self.seeds.items()},
@@ -129,7 +172,7 @@ class _Secrets:
         )
 
     @classmethod
-    def parse(cls, raw: bytes) -> _Secrets:
+    def parse(cls, raw: bytes, token: Pkcs11Token | None) -> _Secrets:
         value: object = canonical.parse_canonical(raw, max_bytes=MAX_BOX_BYTES)
         if not isinstance(value, dict):
             raise MalformedError("keystore: not an object")
@@ -141,7 +184,7 @@ class _Secrets:
             {name: _seed_member(members, name) for name in _SEED_MEMBERS},
             tuple(
                 HeldSigningKey(
-                    SigningKey(_seed_member(one, "ed25519"), _seed_member(one, "mldsa65")),
+                    SigningKey(_ed25519_member(one, token), _seed_member(one, "mldsa65")),
                     int_member(one, "number"),
                     int_member(one, "created"),
                 )
@@ -180,8 +223,11 @@ def _brought_up(members: dict[str, object]) -> dict[str, object]:
 class Keystore:
     """The opened keystore of one gateway. Made by `create` or `open`; safe for threads."""
 
-    def __init__(self, path: Path, contents: _Secrets, cost: Argon2Cost, passphrase: str) -> None:
+    def __init__(
+        self, path: Path, contents: _Secrets, cost: Argon2Cost, passphrase: str, token: Pkcs11Token | None
+    ) -> None:
         self._path = path
+        self._token = token
         self._secrets = contents
         self._cost = cost
         self._passphrase = passphrase
@@ -197,6 +243,7 @@ class Keystore:
         passphrase: str,
         *,
         now: int,
+        token: Pkcs11Token | None = None,
         random: Random = SYSTEM_RANDOM,
         cost: Argon2Cost = RFC9106_SECOND,
     ) -> Keystore:
@@ -204,30 +251,36 @@ class Keystore:
 
         Args:
             now: Unix seconds; the age of the first keys.
+            token: where signing keys are made, None for the file itself.
             cost: of one guess at the passphrase; lower only for synthetic data.
 
         Raises:
-            ConfigError: a file is already there, the passphrase is too short, or the file cannot be written.
+            ConfigError: a file is already there, the passphrase is too short, the file cannot be written, or the token
+                cannot be used.
         """
         _check_new_passphrase(passphrase)
-        signing = HeldSigningKey(SigningKey.generate(random), 1, now)
-        token = HeldTokenKey(TokenKey.generate(random), now)
+        signing = HeldSigningKey(_new_signing_key(1, token, random), 1, now)
+        caller = HeldTokenKey(TokenKey.generate(random), now)
         seeds = {name: random.bytes(SEED_BYTES) for name in _SEED_MEMBERS}
         opening = HeldOpeningKey(OpeningKey.generate(random), now)
-        contents = _Secrets(seeds, (signing,), (token,), (opening,), signing.key_id, token.key_id)
+        contents = _Secrets(seeds, (signing,), (caller,), (opening,), signing.key_id, caller.key_id)
         box = PassphraseBox(_GATEWAY_LABEL, cost)
-        _write(path, box.seal(passphrase, contents.dump(), random), replace_file=False)
-        return cls(path, contents, cost, passphrase)
+        with _unless_it_fails(signing.key):
+            _write(path, box.seal(passphrase, contents.dump(), random), replace_file=False)
+        return cls(path, contents, cost, passphrase, token)
 
     @classmethod
-    def open(cls, path: Path, passphrase: str) -> Keystore:
+    def open(cls, path: Path, passphrase: str, *, token: Pkcs11Token | None = None) -> Keystore:
         """The keystore in `path`.
+
+        Args:
+            token: where signing keys are made and used, None for the file itself. It is not asked yet.
 
         Raises:
             ConfigError: no such file, readable by others, wrong passphrase, or damaged; the remedy says what to do.
         """
-        cost, contents = _read_secrets(path, passphrase)
-        return cls(path, contents, cost, passphrase)
+        cost, contents = _read_secrets(path, passphrase, token)
+        return cls(path, contents, cost, passphrase, token)
 
     # What is used
 
@@ -281,6 +334,14 @@ class Keystore:
         """The key that cosigns partners' checkpoints."""
         return CheckpointKey.from_seed(name, self._secrets.seeds["witness"], KeyKind.COSIGNER)
 
+    def check_signing(self) -> None:
+        """Returns when the pair that signs now does sign.
+
+        Raises:
+            ConfigError, OverloadedError: its token is not there, refuses the PIN or has another key.
+        """
+        self.signing_key.sign(_TRIAL)
+
     def row_mac(self, row: bytes) -> bytes:
         """The MAC of a database row that nobody but this gateway may write."""
         return hmac.digest(self._mac_key, row, hashlib.sha256)
@@ -288,21 +349,40 @@ class Keystore:
     # Changes
 
     def add_signing_key(self, *, now: int, random: Random = SYSTEM_RANDOM) -> HeldSigningKey:
-        """Make the next pair of the succession. It signs nothing before it is activated."""
+        """Make the next pair of the succession, in the token if there is one. It signs nothing before it is activated.
 
-        def added(held: _Secrets) -> _Secrets:
-            pair = HeldSigningKey(SigningKey.generate(random), held.signing[0].number + 1, now)
-            return replace(held, signing=(pair, *held.signing))
+        Raises:
+            ConfigError, OverloadedError: the token cannot be used, or does not answer.
+        """
+        with ExitStack() as made:
 
-        return self._change(added, random).signing[0]
+            def added(held: _Secrets) -> _Secrets:
+                number = held.signing[0].number + 1
+                pair = HeldSigningKey(_new_signing_key(number, self._token, random), number, now)
+                made.enter_context(_unless_it_fails(pair.key))
+                return replace(held, signing=(pair, *held.signing))
+
+            return self._change(added, random).signing[0]
 
     def activate_signing_key(self, key_id: str, *, random: Random = SYSTEM_RANDOM) -> None:
         """Sign with this pair from now on."""
         self._change(lambda held: replace(held, active_signing=key_id), random)
 
     def drop_signing_key(self, key_id: str, *, random: Random = SYSTEM_RANDOM) -> bool:
-        """Destroy a pair that does not sign any more. False when it was gone."""
-        return self._drop(key_id, random, lambda held: replace(held, signing=_without(held.signing, key_id)))
+        """Destroy a pair that does not sign any more, in the token as well. False when it was gone.
+
+        Raises:
+            ConfigError, OverloadedError: its token is not there; the pair is still held.
+        """
+
+        def without(held: _Secrets) -> _Secrets:
+            # The token first: a crash between the two leaves an entry without its key, which can be dropped again.
+            for one in held.signing:
+                if one.key_id == key_id and isinstance(one.key.ed25519, _TokenSigner):
+                    one.key.ed25519.destroy()
+            return replace(held, signing=_without(held.signing, key_id))
+
+        return self._drop(key_id, random, without)
 
     def add_token_key(self, *, now: int, random: Random = SYSTEM_RANDOM) -> HeldTokenKey:
         """Make another token key. It is not used before it is activated."""
@@ -329,6 +409,15 @@ class Keystore:
         """
         return self._drop(key_id, random, lambda held: replace(held, opening=_without(held.opening, key_id)))
 
+    def discard(self) -> None:
+        """Destroy the file and the keys in the token, of a gateway that was never founded after all."""
+        for one in self._secrets.signing:
+            if isinstance(one.key.ed25519, _TokenSigner):
+                with suppress(GatewayError):
+                    one.key.ed25519.destroy()
+        with suppress(OSError):
+            self._path.unlink()
+
     def _drop(self, key_id: str, random: Random, without: Callable[[_Secrets], _Secrets]) -> bool:
         dropped = False
 
@@ -346,7 +435,7 @@ class Keystore:
     def _change(self, change: Callable[[_Secrets], _Secrets], random: Random) -> _Secrets:
         """Change the file, whoever else may be changing it; returns the content as it is then."""
         with self._changing, _locked(self._path):
-            _, before = _read_secrets(self._path, self._passphrase)
+            _, before = _read_secrets(self._path, self._passphrase, self._token)
             try:
                 after = change(before)
             except MalformedError as error:
@@ -365,7 +454,7 @@ class Keystore:
             with self._changing:
                 # The version first: a change between the two is then noticed the next time.
                 version = _version(self._path)
-                _, self._secrets = _read_secrets(self._path, self._passphrase)
+                _, self._secrets = _read_secrets(self._path, self._passphrase, self._token)
                 self._version = version
         return self._secrets
 
@@ -374,12 +463,47 @@ class Keystore:
         return f"Keystore(signing={self._secrets.active_signing}, opening=[{opening}])"
 
 
-def _read_secrets(path: Path, passphrase: str) -> tuple[Argon2Cost, _Secrets]:
+def _read_secrets(path: Path, passphrase: str, token: Pkcs11Token | None) -> tuple[Argon2Cost, _Secrets]:
     cost, secret = _open_box(path, passphrase, _GATEWAY_LABEL)
     try:
-        return cost, _Secrets.parse(secret)
+        return cost, _Secrets.parse(secret, token)
     except MalformedError as error:
         raise _damaged() from error
+
+
+def _new_signing_key(number: int, token: Pkcs11Token | None, random: Random) -> SigningKey:
+    """A fresh pair, its Ed25519 half in the token if there is one."""
+    if token is None:
+        return SigningKey.generate(random)
+    # Random, since several gateways may share a token, and a try that failed may have left a key there.
+    label = f"gateway signing {number} {random.bytes(4).hex()}"
+    return SigningKey(_TokenSigner(token, label, token.generate(label)), random.bytes(SEED_BYTES))
+
+
+@contextmanager
+def _unless_it_fails(key: SigningKey) -> Iterator[None]:
+    """Destroys a new key in its token again if the block does not end well: nobody will ever ask for it."""
+    try:
+        yield
+    except BaseException:
+        if isinstance(key.ed25519, _TokenSigner):
+            with suppress(GatewayError):
+                key.ed25519.destroy()
+        raise
+
+
+def _dump_in_token(signer: Ed25519Signer) -> dict[str, str]:
+    if not isinstance(signer, _TokenSigner):
+        raise TypeError("a key is held as a seed or in a token")
+    return {"ed25519": f"{_LABEL_PREFIX}{signer.label}", "public": signer.public.hex()}
+
+
+def _ed25519_member(entry: dict[str, object], token: Pkcs11Token | None) -> bytes | _TokenSigner:
+    """The seed of an entry, or the key in the token that it names."""
+    text = text_member(entry, "ed25519")
+    if not text.startswith(_LABEL_PREFIX):
+        return _seed_member(entry, "ed25519")
+    return _TokenSigner(token, text.removeprefix(_LABEL_PREFIX), _seed_member(entry, "public"))
 
 
 _Held = TypeVar("_Held", HeldSigningKey, HeldTokenKey, HeldOpeningKey)
@@ -475,6 +599,19 @@ def _seed_member(value: object, name: str) -> bytes:
         raise MalformedError("keystore: a seed is not hex") from error
 
 
+def read_pin(path: Path) -> str:
+    """The PIN of a token in `path`: one line, in a file that only this user can read.
+
+    Raises:
+        ConfigError: no such file, readable by others, or not one line of text.
+    """
+    raw = _read(path, "PIN", MAX_PIN_FILE_BYTES)
+    pin = raw.decode("utf-8", errors="replace").rstrip("\r\n")
+    if not pin or not pin.isprintable() or "\ufffd" in pin or len(raw) > MAX_PIN_FILE_BYTES:
+        raise ConfigError("PIN: the file does not hold one line of text", remedy="write the PIN into it, nothing else")
+    return pin
+
+
 # Files
 
 
@@ -501,19 +638,20 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, what: str = "keystore", max_bytes: int = MAX_BOX_BYTES) -> bytes:
+    """The content of a secret's file, one byte more than `max_bytes` at most; `what` is what people see."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            raw = file.read(MAX_BOX_BYTES + 1)
+            raw = file.read(max_bytes + 1)
     except OSError as error:
         raise ConfigError(
-            "keystore: the file cannot be read", remedy="check that it is there and that this user may read it"
+            f"{what}: the file cannot be read", remedy="check that it is there and that this user may read it"
         ) from error
     # As ssh does: a private key that others can read has been read.
     if mode & 0o077:
         raise ConfigError(
-            "keystore: others may read the file",
+            f"{what}: others may read the file",
             remedy=f"set its mode to 600 (chmod 600 {path.name}), and find out who did",
         )
     return raw

@@ -10,7 +10,8 @@ A key set of an agency:
 
 Keys that sign checkpoints are in `checkpoint.py`: a checkpoint is another kind of statement and has keys of its own.
 
-A private key is held as its seed (32 bytes), never in another serialisation. `repr` shows key ids only.
+A private key is held as its seed (32 bytes), never in another serialisation; the Ed25519 half of a signing pair may be
+in a PKCS#11 token instead (`pkcs11.py`). `repr` shows key ids only.
 
 A key id is the SHA-256 over length-prefixed algorithm and public key, lower hex:
 
@@ -164,17 +165,45 @@ class VerifyingKey:
         return f"VerifyingKey({self.key_set_id})"
 
 
+class Ed25519Signer(Protocol):
+    """A private Ed25519 key, wherever it is kept: as a seed in this process, or in a token that never shows it."""
+
+    @property
+    def public(self) -> bytes:
+        """Its public half: 32 bytes."""
+
+    def sign(self, message: bytes, /) -> bytes:
+        """The signature of `message`: 64 bytes (RFC 8032, pure Ed25519)."""
+
+
+class _SeedSigner:
+    """An Ed25519 key from its seed."""
+
+    __slots__ = ("_private", "public", "seed")
+
+    def __init__(self, seed: bytes) -> None:
+        self.seed = _seed(seed)
+        self._private = ed25519.Ed25519PrivateKey.from_private_bytes(self.seed)
+        self.public: bytes = self._private.public_key().public_bytes_raw()
+
+    def sign(self, message: bytes, /) -> bytes:
+        return self._private.sign(message)
+
+
 class SigningKey:
-    """The private pair of a signer. `public` verifies what it signs; `seeds` are for the keystore alone."""
+    """The private pair of a signer. `public` verifies what it signs; `ed25519` and `seeds` are for the keystore alone.
 
-    __slots__ = ("_ed25519", "_mldsa65", "public")
+    Args:
+        ed25519_key: its seed (32 bytes), or a signer that keeps the key elsewhere, such as in a PKCS#11 token.
+        mldsa65_seed: 32 bytes. ML-DSA-65 is always held as a seed: no token in use makes such keys yet.
+    """
 
-    def __init__(self, ed25519_seed: bytes, mldsa65_seed: bytes) -> None:
-        self._ed25519 = ed25519.Ed25519PrivateKey.from_private_bytes(_seed(ed25519_seed))
+    __slots__ = ("_mldsa65", "ed25519", "public")
+
+    def __init__(self, ed25519_key: bytes | Ed25519Signer, mldsa65_seed: bytes) -> None:
+        self.ed25519: Ed25519Signer = _SeedSigner(ed25519_key) if isinstance(ed25519_key, bytes) else ed25519_key
         self._mldsa65 = mldsa.MLDSA65PrivateKey.from_seed_bytes(_seed(mldsa65_seed))
-        self.public = VerifyingKey(
-            self._ed25519.public_key().public_bytes_raw(), self._mldsa65.public_key().public_bytes_raw()
-        )
+        self.public = VerifyingKey(self.ed25519.public, self._mldsa65.public_key().public_bytes_raw())
 
     @classmethod
     def generate(cls, random: Random = SYSTEM_RANDOM) -> Self:
@@ -187,9 +216,10 @@ class SigningKey:
         return cls(ed25519_seed, mldsa65_seed)
 
     @property
-    def seeds(self) -> tuple[bytes, bytes]:
-        """The Ed25519 and the ML-DSA-65 seed."""
-        return self._ed25519.private_bytes_raw(), self._mldsa65.private_bytes_raw()
+    def seeds(self) -> tuple[bytes | None, bytes]:
+        """The Ed25519 seed (None: the key is kept elsewhere and has no seed here) and the ML-DSA-65 seed."""
+        ed25519_seed = self.ed25519.seed if isinstance(self.ed25519, _SeedSigner) else None
+        return ed25519_seed, self._mldsa65.private_bytes_raw()
 
     def sign(self, message: bytes) -> tuple[Signature, Signature]:
         """Both signatures of `message`, Ed25519 first.
@@ -197,7 +227,7 @@ class SigningKey:
         The context of ML-DSA stays empty: what a signature is for stands in the message, for both algorithms alike.
         """
         first, second = self.public.key_ids
-        return Signature(first, self._ed25519.sign(message)), Signature(second, self._mldsa65.sign(message))
+        return Signature(first, self.ed25519.sign(message)), Signature(second, self._mldsa65.sign(message))
 
     def __repr__(self) -> str:
         return f"SigningKey({self.public.key_set_id})"
@@ -306,6 +336,11 @@ class TokenKey:
     def key_id(self) -> str:
         """The key's id in logs and lists."""
         return key_id(ED25519, self.public)
+
+    @staticmethod
+    def key_id_of_jwk(jwk: dict[str, str]) -> str:
+        """The id of the key in one of our own JWKs."""
+        return key_id(ED25519, base64.urlsafe_b64decode(jwk["x"] + "="))
 
     def public_jwk(self) -> dict[str, str]:
         """The public key as a JWK: exactly the members that RFC 7638 hashes (RFC 8037 2)."""
