@@ -10,12 +10,14 @@ Rules:
    redirect is followed, no proxy of the environment is used, no cookie is kept.
 2. Every answer has a bound: seconds in all and between two reads, and bytes, by its length and again while it is read.
    Compressed answers are refused unread.
-3. Each request carries a fresh DPoP proof. The token is fetched when it is needed and renewed before it runs out; an
-   answer 401 gets one retry with a new token, no more.
+3. Each request carries a fresh DPoP proof, over the newest nonce that the partner gave us. The token is fetched when it
+   is needed and renewed before it runs out; an answer 401 gets one retry with a new token, no more. Where the partner
+   asks for a newer nonce the request is repeated with it, once.
 4. What the partner says with a problem document becomes the error that it stands for. Everything else that goes wrong
    between the two is a PartnerError with a plain sentence: never an exception of the HTTP library, never its words.
-5. TLS 1.3 and nothing below; the certificate is verified against the authorities of this machine, or against the
-   context that the caller hands in.
+5. Where the partner does not let us in and its clock stands elsewhere than ours, the error says by how many seconds.
+6. TLS 1.3 and nothing below. The certificate must have a key that the card pins; where the card pins none, it is
+   verified against the authorities of this machine, or against the context that the caller hands in (`tls.py`).
 
 What comes back is sealed, and judged by `exchange`; here it is only bounded.
 """
@@ -28,6 +30,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlencode
@@ -41,11 +44,23 @@ from gateway.crypto.checkpoint import MAX_NOTE_BYTES
 from gateway.crypto.keys import Random, TokenKey, new_message_id
 from gateway.crypto.tokens import make_assertion, make_dpop
 from gateway.errors import GatewayError, MalformedError, PartnerError, UnauthenticatedError
-from gateway.interchange import MAX_CARD_BYTES, MAX_DOCUMENT_BYTES, MAX_PAGE_BYTES, Cursor, IdentityCard
+from gateway.gossip import MAX_TOLD_BYTES, ToldLog, parse_told
+from gateway.interchange import (
+    KEYS_TYPE,
+    MAX_CARD_BYTES,
+    MAX_DOCUMENT_BYTES,
+    MAX_KEYS_BYTES,
+    MAX_PAGE_BYTES,
+    Cursor,
+    IdentityCard,
+    KeyConfirmation,
+)
 from gateway.model import MAX_TEXT_CHARS, SET_NAME
 from gateway.problem_words import MAX_PROBLEM_BYTES, from_problem
+from gateway.tls import NotPinnedError, partner_tls
 
 ENVELOPE_TYPE = "application/vnd.partner-exchange.envelope"
+NOTE_TYPE = "text/plain"  # C2SP tlog-tiles serves its checkpoint so
 FORM_TYPE = "application/x-www-form-urlencoded"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -56,11 +71,15 @@ MAX_TOKEN_ANSWER_BYTES = 16_384
 MAX_TOKEN_SECONDS = 3600  # however long a partner says that its token lives
 MIN_TOKEN_SECONDS = 30  # a token with less left is renewed, so that it does not run out on its way
 MAX_ACCESS_TOKEN_CHARS = 4096
+MIN_SKEW_SECONDS = 30  # proofs bear 60 s; what is less than half of it is not why we were refused
 
 _ETAG = re.compile(r'"([0-9a-f]{64})"')
 _HASH = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750 2.1
 _OAUTH_WORD = re.compile(r"[a-z_]{1,40}")
+_NONCE = re.compile(r"[!#-\[\]-~]{1,256}")  # RFC 9449 8.1; ours have 32 characters
+_HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
+_NONCE_WANTED = "use_dpop_nonce"
 # No user, path, query, fragment, escape, zone or backslash; a port is written out in digits.
 
 
@@ -79,6 +98,9 @@ class _Answer:
     media_type: str
     etag: str
     body: bytes
+    nonce: str = ""
+    challenge: str = ""
+    date: int | None = None  # Unix seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +117,7 @@ class PartnerLink:
         token_key: our token key, whose public half the partner holds.
         own_agency: who we are.
         clock: Unix seconds.
-        tls: how the partner's certificate is verified, instead of by the authorities of this machine.
+        tls: how the certificate of a partner without pins is verified, instead of by the authorities of this machine.
 
     Raises:
         PartnerError: the card's URL is not one that we call.
@@ -123,12 +145,13 @@ class PartnerLink:
         self._limits = limits or LinkLimits()
         self._session: aiohttp.ClientSession | None = None
         self._token: _Token | None = None
+        self._nonce = ""
         self._renewing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        limits = self._limits
+        limits, tls = self._limits, partner_tls(self._card.tls_pins, self._tls)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls or _verifying_tls(), ttl_dns_cache=None, limit=4),
+            connector=aiohttp.TCPConnector(ssl=tls, ttl_dns_cache=None, limit=4),
             timeout=aiohttp.ClientTimeout(
                 total=limits.total_seconds, sock_connect=limits.connect_seconds, sock_read=limits.read_seconds
             ),
@@ -193,6 +216,21 @@ class PartnerLink:
         )
         return None if answer.status == 204 else _envelope(answer)
 
+    async def keys(self, held: KeyConfirmation) -> bytes | None:
+        """What the partner says of its keys beyond what we hold of them (key-statements 1), None without anything."""
+        query = f"card={held.card_digest}&signing_number={held.signing_number}&revocations={held.revocations}"
+        answer = await self._ask("GET", "/v1/keys", query=query, max_bytes=MAX_KEYS_BYTES)
+        return None if answer.status == 204 else answer.body
+
+    async def post_keys(self, news: bytes) -> KeyConfirmation:
+        """Tell the partner of our keys; returns what it says that it holds of them then."""
+        headers = {"Content-Type": KEYS_TYPE}
+        answer = await self._ask("POST", "/v1/keys", headers=headers, body=news, max_bytes=MAX_LIST_BYTES)
+        try:
+            return KeyConfirmation.from_json(_json_object(answer))
+        except MalformedError as error:
+            raise PartnerError("the partner does not say what it holds of our keys") from error
+
     async def card(self) -> bytes:
         """The partner's identity card as it hands it out now."""
         return (await self._ask("GET", "/v1/card", max_bytes=MAX_CARD_BYTES)).body
@@ -209,6 +247,19 @@ class PartnerLink:
             raise PartnerError("the partner's proof is not made of hashes")
         return tuple(bytes.fromhex(str(node)) for node in proof)
 
+    async def post_cosignature(self, body: bytes) -> None:
+        """The partner has taken our cosignature of its checkpoint: a note with our line (log 1, rule 10)."""
+        headers = {"Content-Type": NOTE_TYPE}
+        await self._ask("POST", "/v1/log/cosignature", headers=headers, body=body, max_bytes=MAX_LIST_BYTES)
+
+    async def witnessed(self) -> tuple[ToldLog, ...]:
+        """Third agencies' logs, and ours, as the partner witnessed them, unverified."""
+        answer = await self._ask("GET", "/v1/log/witnessed", max_bytes=MAX_TOLD_BYTES)
+        try:
+            return parse_told(_json_object(answer).get("logs"))
+        except MalformedError as error:
+            raise PartnerError("the partner's list of witnessed logs is not one") from error
+
     # Inside
 
     async def _ask(
@@ -224,13 +275,14 @@ class PartnerLink:
         """The partner's answer to an authenticated request; its problem is raised as the error that it stands for."""
         for attempt in (1, 2):
             token = await self._access_token()
-            proof = self._proof(method, path, token)
-            proofs = {**(headers or {}), "Authorization": f"DPoP {token}", "DPoP": proof}
-            answer = await self._request(method, path, query=query, headers=proofs, body=body, max_bytes=max_bytes)
-            if answer.status != 401 or attempt == 2:
+            entry = {**(headers or {}), "Authorization": f"DPoP {token}"}
+            answer = await self._proved(method, path, token, query=query, headers=entry, body=body, max_bytes=max_bytes)
+            if answer.status != 401 or _wants_nonce(answer) or attempt == 2:
                 break
             # The partner has forgotten the token: restarted on another database, or we were suspended.
             self._token = None
+        if answer.status == 401:
+            raise self._with_skew(_restated(answer), answer)
         if answer.status >= 400:
             raise _restated(answer)
         if answer.status not in (200, 204, 304):
@@ -250,15 +302,16 @@ class PartnerLink:
             "client_assertion_type": ASSERTION_TYPE,
             "client_assertion": make_assertion(self._key, self._own, self._issuer, now, new_message_id(self._random)),
         }
-        answer = await self._request(
+        answer = await self._proved(
             "POST",
             path,
-            headers={"Content-Type": FORM_TYPE, "DPoP": self._proof("POST", path, None)},
+            None,
+            headers={"Content-Type": FORM_TYPE},
             body=urlencode(form).encode("ascii"),
             max_bytes=MAX_TOKEN_ANSWER_BYTES,
         )
         if answer.status in (400, 401) and answer.media_type == "application/json":
-            raise _refused(answer)
+            raise self._with_skew(_refused(answer), answer)
         if answer.status >= 400:
             raise _restated(answer)
         members = _json_object(answer)
@@ -269,9 +322,40 @@ class PartnerLink:
             raise PartnerError("the partner's token is not bound to our key, or has no end")
         return _Token(token, now + min(seconds, MAX_TOKEN_SECONDS) - MIN_TOKEN_SECONDS)
 
+    async def _proved(
+        self,
+        method: str,
+        path: str,
+        token: str | None,
+        *,
+        max_bytes: int,
+        query: str = "",
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> _Answer:
+        """The answer to a request with a proof of our key; repeated once where the partner asks for a newer nonce."""
+
+        async def ask() -> _Answer:
+            entry = {**headers, "DPoP": self._proof(method, path, token)}
+            return await self._request(method, path, query=query, headers=entry, body=body, max_bytes=max_bytes)
+
+        answer = await ask()
+        return await ask() if _wants_nonce(answer) else answer
+
     def _proof(self, method: str, path: str, token: str | None) -> str:
-        jti = new_message_id(self._random)
-        return make_dpop(self._key, method, self._base + path, self._clock(), jti, access_token=token)
+        jti, nonce = new_message_id(self._random), self._nonce or None
+        return make_dpop(self._key, method, self._base + path, self._clock(), jti, access_token=token, nonce=nonce)
+
+    def _with_skew(self, error: GatewayError, answer: _Answer) -> GatewayError:
+        """The refusal, with what the two clocks have to do with it."""
+        apart = 0 if answer.date is None else self._clock() - answer.date
+        if abs(apart) < MIN_SKEW_SECONDS:
+            return error
+        return UnauthenticatedError(
+            f"{error.message}; our clock and the partner's stand {abs(apart)} s apart, "
+            f"ours {'ahead' if apart > 0 else 'behind'}",
+            remedy="set the clock that is wrong (NTP)",
+        )
 
     async def _request(
         self,
@@ -293,15 +377,19 @@ class PartnerLink:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise PartnerError("the partner compresses its answer, which nobody asked for")
             bound = max_bytes if response.status < 400 else MAX_PROBLEM_BYTES
-            return _Answer(
-                response.status, response.content_type, response.headers.get("ETag", ""), await _read(response, bound)
+            said = response.headers
+            answer = _Answer(
+                status=response.status,
+                media_type=response.content_type,
+                etag=said.get("ETag", ""),
+                body=await _read(response, bound),
+                nonce=said.get("DPoP-Nonce", ""),
+                challenge=said.get("WWW-Authenticate", ""),
+                date=_date(said.get("Date", "")),
             )
-
-
-def _verifying_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
+        if _NONCE.fullmatch(answer.nonce):
+            self._nonce = answer.nonce
+        return answer
 
 
 @asynccontextmanager
@@ -310,6 +398,11 @@ async def _plain_words() -> AsyncIterator[None]:
     try:
         yield
     except aiohttp.ClientConnectorCertificateError as error:
+        if isinstance(error.certificate_error, NotPinnedError):
+            raise PartnerError(
+                "the partner's TLS certificate is not one that its identity card pins",
+                remedy="ask the partner, over another channel, whether it has a new certificate, and for its new card",
+            ) from error
         raise PartnerError("the partner's TLS certificate does not verify") from error
     except aiohttp.ClientSSLError as error:
         raise PartnerError("there is no TLS connection with the partner") from error
@@ -335,6 +428,26 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
 
 def _restated(answer: _Answer) -> GatewayError:
     return from_problem(answer.status, answer.body)
+
+
+def _wants_nonce(answer: _Answer) -> bool:
+    """Whether the partner asks for the nonce that it gives (RFC 9449 8 and 9)."""
+    if _NONCE.fullmatch(answer.nonce) is None:
+        return False
+    if answer.status == 401:
+        return f'error="{_NONCE_WANTED}"' in answer.challenge
+    is_oauth = answer.status == 400 and answer.media_type == "application/json"
+    return is_oauth and _json_object(answer).get("error") == _NONCE_WANTED
+
+
+def _date(text: str) -> int | None:
+    """Unix seconds of a `Date` header (RFC 9110 5.6.7), None where it is not one."""
+    if _HTTP_DATE.fullmatch(text) is None:
+        return None
+    try:
+        return int(parsedate_to_datetime(text).timestamp())
+    except (ValueError, OverflowError):
+        return None
 
 
 def _refused(answer: _Answer) -> GatewayError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,22 +30,30 @@ from gateway.callers import (
     GRANT_TYPE,
     MAX_RECORDED,
     MAX_RECORDED_PER_ADDRESS,
+    MAX_SECRETS,
     REFUSED,
     TOKEN_SECONDS,
+    Admitted,
     Callers,
+    InsufficientScopeError,
+    NonceChallengeError,
     RefusedTokenError,
+    Scope,
     TokenAnswer,
     TokenError,
 )
+from gateway.crypto import canonical
 from gateway.crypto.keys import TokenKey
+from gateway.crypto.nonces import NONCE_SECONDS, RENEW_SECONDS
 from gateway.crypto.tokens import MAX_PROOF_AGE_SECONDS, make_assertion, make_dpop
-from gateway.errors import UnauthenticatedError
+from gateway.errors import ConflictError, MalformedError, NotFoundError, UnauthenticatedError
 from gateway.node import Node
 
 URL = "http://127.0.0.1:8440"
 TOKEN_URL = f"{URL}/v1/token"
 SETS_URL = f"{URL}/v1/sets"
 NUMBERS = iter(range(10**9))
+ISSUING: list[Callers] = []  # whose nonces the proofs of this test name
 
 
 @pytest.fixture
@@ -65,7 +75,9 @@ def xb(tmp_path: Path, clock: FakeClock, xa: Node) -> Node:
 
 @pytest.fixture
 def callers(xa: Node, xb: Node) -> Callers:
-    return Callers(xa)
+    made = Callers(xa)
+    ISSUING[:] = [made]
+    return made
 
 
 def jti() -> str:
@@ -79,8 +91,23 @@ def form_of(node: Node, *, audience: str = URL, agency: str = "", **changes: str
     return {**form, **changes}
 
 
-def proof_of(node: Node, method: str = "POST", url: str = TOKEN_URL, token: str | None = None) -> str:
-    return make_dpop(node.keystore.token_key, method, url, node.clock(), jti(), access_token=token)
+def fresh_nonce() -> str:
+    return ISSUING[0]._nonces.issue(ISSUING[0].now())
+
+
+def proof_of(
+    node: Node,
+    method: str = "POST",
+    url: str = TOKEN_URL,
+    token: str | None = None,
+    *,
+    nonce: str | None = None,
+    key: TokenKey | None = None,
+    age: int = 0,
+) -> str:
+    nonce = fresh_nonce() if nonce is None else nonce
+    signing, made = key or node.keystore.token_key, node.clock() - age
+    return make_dpop(signing, method, url, made, jti(), access_token=token, nonce=nonce)
 
 
 def ask(callers: Callers, form: dict[str, str], proof: str | None, *, address: str = "192.0.2.1") -> TokenAnswer:
@@ -93,7 +120,7 @@ def token_for(callers: Callers, node: Node) -> str:
 
 def enter(callers: Callers, node: Node, token: str, proof: str | None = None, *, url: str = SETS_URL) -> str:
     proof = proof or proof_of(node, "GET", SETS_URL, token)
-    return callers.authenticate(f"DPoP {token}", proof, method="GET", url=url)
+    return callers.authenticate(f"DPoP {token}", proof, method="GET", url=url).agency
 
 
 def tokens_kept(node: Node) -> int:
@@ -109,6 +136,7 @@ def test_a_partner_gets_a_token_and_enters_with_it(callers: Callers, xb: Node) -
     assert answer.to_json() == {
         "access_token": answer.access_token,
         "expires_in": TOKEN_SECONDS,
+        "scope": "log native",
         "token_type": "DPoP",
     }
     assert enter(callers, xb, answer.access_token) == "XB-NCVI"
@@ -137,7 +165,7 @@ def test_a_token_lives_three_hundred_seconds(callers: Callers, xb: Node, clock: 
 def test_the_scheme_is_compared_without_regard_to_case(callers: Callers, xb: Node) -> None:
     token = token_for(callers, xb)
     proof = proof_of(xb, "GET", SETS_URL, token)
-    assert callers.authenticate(f"dpop {token}", proof, method="GET", url=SETS_URL) == "XB-NCVI"
+    assert callers.authenticate(f"dpop {token}", proof, method="GET", url=SETS_URL).agency == "XB-NCVI"
 
 
 def test_a_query_is_not_part_of_what_a_proof_is_for(callers: Callers, xb: Node) -> None:
@@ -216,6 +244,27 @@ def test_a_used_proof_is_remembered_as_long_as_it_would_be_accepted(
     assert token
 
 
+def test_a_token_that_somebody_changed_in_the_database_opens_nothing(
+    callers: Callers, xa: Node, xb: Node, tmp_path: Path
+) -> None:
+    enrol(xa, card_of(make_node(tmp_path, "XC-NCVI", clock=FakeClock())))
+    other = TokenKey.generate(SeededRandom("other"))
+    changes: list[tuple[str, TokenKey | None]] = [
+        ("partner = 'XC-NCVI'", None),
+        ("expires = expires + 1", None),
+        ("scope = 'log native taxii'", None),
+        (f"thumbprint = '{other.thumbprint()}'", other),
+        ("mac = x''", None),
+    ]
+    for change, key in changes:
+        token = token_for(callers, xb)
+        assert enter(callers, xb, token) == "XB-NCVI"
+        with xa.store.transaction() as tx:
+            tx.connection.exec_driver_sql(f"UPDATE access_token SET {change}")
+        with pytest.raises(UnauthenticatedError):
+            enter(callers, xb, token, proof_of(xb, "GET", SETS_URL, token, key=key))
+
+
 def test_of_many_requests_with_one_proof_exactly_one_enters(callers: Callers, xb: Node) -> None:
     token = token_for(callers, xb)
     proof = proof_of(xb, "GET", SETS_URL, token)
@@ -242,9 +291,9 @@ def test_a_proof_for_another_request_does_not_let_in(callers: Callers, xb: Node,
         "another host": proof_of(xb, "GET", "http://127.0.0.2:8440/v1/sets", token),
         "another token": proof_of(xb, "GET", SETS_URL, other_token),
         "no token": proof_of(xb, "GET", SETS_URL),
-        "another key": make_dpop(stranger, "GET", SETS_URL, clock(), jti(), access_token=token),
-        "too old": make_dpop(xb.keystore.token_key, "GET", SETS_URL, clock() - 301, jti(), access_token=token),
-        "of the future": make_dpop(xb.keystore.token_key, "GET", SETS_URL, clock() + 61, jti(), access_token=token),
+        "another key": proof_of(xb, "GET", SETS_URL, token, key=stranger),
+        "too old": proof_of(xb, "GET", SETS_URL, token, age=301),
+        "of the future": proof_of(xb, "GET", SETS_URL, token, age=-61),
         "rubbish": "x.y.z",
     }
     for name, proof in proofs.items():
@@ -326,6 +375,398 @@ def test_token_requests_that_are_refused_say_no_more_than_their_word(
             ask(callers, form, proof, address=f"192.0.2.{number}")
         assert (number, refused.value.error, str(refused.value)) == (number, error, REFUSED)
     assert len(events(xa, EventKind.TOKEN_REFUSED)) == len(cases)
+
+
+# Nonces
+
+
+def kept(node: Node) -> bytes:
+    """The whole database, as it lies on disk."""
+    return hashlib.sha256((node.settings.folder / "gateway.db").read_bytes()).digest()
+
+
+def test_a_proof_without_a_good_nonce_is_asked_for_one_and_leaves_no_trace(
+    callers: Callers, xa: Node, xb: Node, clock: FakeClock
+) -> None:
+    old = fresh_nonce()
+    clock.advance(NONCE_SECONDS + 1)
+    token, form = token_for(callers, xb), form_of(xb)
+    before = kept(xa)
+    for nonce in ("", "rubbish", "A" * 32, old):
+        with pytest.raises(RefusedTokenError) as refused:
+            ask(callers, form, proof_of(xb, nonce=nonce))
+        assert refused.value.error is TokenError.USE_DPOP_NONCE
+        with pytest.raises(NonceChallengeError) as challenged:
+            enter(callers, xb, token, proof_of(xb, "GET", SETS_URL, token, nonce=nonce))
+        assert refused.value.nonce == challenged.value.nonce == fresh_nonce()
+    assert kept(xa) == before
+    assert events(xa, EventKind.TOKEN_REFUSED) == []
+    # The form was not used up, and the nonce that was given is a good one.
+    assert ask(callers, form, proof_of(xb, nonce=refused.value.nonce)).nonce == fresh_nonce()
+    assert enter(callers, xb, token, proof_of(xb, "GET", SETS_URL, token, nonce=challenged.value.nonce)) == "XB-NCVI"
+
+
+def test_a_proof_with_an_old_nonce_does_not_use_up_its_jti(callers: Callers, xb: Node, clock: FakeClock) -> None:
+    token = token_for(callers, xb)
+
+    def proof(nonce: str) -> str:
+        key = xb.keystore.token_key
+        return make_dpop(key, "GET", SETS_URL, clock(), "one jti", access_token=token, nonce=nonce)
+
+    with pytest.raises(NonceChallengeError) as challenged:
+        enter(callers, xb, token, proof(""))
+    assert enter(callers, xb, token, proof(challenged.value.nonce)) == "XB-NCVI"
+    with pytest.raises(UnauthenticatedError, match=REFUSED):
+        enter(callers, xb, token, proof(challenged.value.nonce))
+
+
+def test_a_nonce_of_one_node_is_good_on_another_and_after_a_restart(callers: Callers, xa: Node, xb: Node) -> None:
+    nonce = token_nonce = ask(callers, form_of(xb), proof_of(xb)).nonce
+    other = Callers(reopened(xa))
+    token = ask(other, form_of(xb), proof_of(xb, nonce=nonce)).access_token
+    assert enter(other, xb, token, proof_of(xb, "GET", SETS_URL, token, nonce=token_nonce)) == "XB-NCVI"
+
+
+def test_a_nonce_past_half_its_life_is_answered_by_a_fresh_one(callers: Callers, xb: Node, clock: FakeClock) -> None:
+    token, nonce = token_for(callers, xb), fresh_nonce()
+
+    def admitted() -> Admitted:
+        proof = proof_of(xb, "GET", SETS_URL, token, nonce=nonce)
+        return callers.authenticate(f"DPoP {token}", proof, method="GET", url=SETS_URL)
+
+    clock.advance(RENEW_SECONDS - 1)
+    assert admitted() == Admitted("XB-NCVI", "")
+    clock.advance(1)
+    assert admitted() == Admitted("XB-NCVI", fresh_nonce())
+
+
+def test_only_the_holder_of_a_tokens_key_is_asked_for_a_nonce(callers: Callers, xb: Node) -> None:
+    token, stranger = token_for(callers, xb), TokenKey.generate(SeededRandom("stranger"))
+    for proof in (
+        proof_of(xb, "GET", SETS_URL, token, nonce="", key=stranger),
+        proof_of(xb, "GET", f"{URL}/v1/card", token, nonce=""),
+        proof_of(xb, "GET", SETS_URL, nonce=""),
+    ):
+        with pytest.raises(UnauthenticatedError) as refused:
+            enter(callers, xb, token, proof)
+        assert not isinstance(refused.value, NonceChallengeError)
+
+
+# Scopes
+
+
+def open_surface(node: Node, surface: Scope = Scope.HASHSHARING, partner: str = "XB-NCVI") -> None:
+    with node.store.transaction() as tx:
+        assert tx.secrets.open(partner, surface, node.clock(), "a proposal")
+
+
+def scope_of(callers: Callers, node: Node, scope: str | None) -> str:
+    form = form_of(node) if scope is None else form_of(node, scope=scope)
+    return ask(callers, form, proof_of(node)).scope
+
+
+def visit(callers: Callers, node: Node, token: str, scope: Scope) -> str:
+    proof = proof_of(node, "GET", SETS_URL, token)
+    return callers.authenticate(f"DPoP {token}", proof, method="GET", url=SETS_URL, scope=scope).agency
+
+
+def test_a_token_is_for_what_was_asked_and_else_for_all_that_is_open(callers: Callers, xa: Node, xb: Node) -> None:
+    assert scope_of(callers, xb, None) == "log native"
+    assert scope_of(callers, xb, "native") == "native"
+    assert scope_of(callers, xb, "native log native") == "log native"
+    open_surface(xa, Scope.TAXII)
+    open_surface(xa, Scope.HASHSHARING, partner="XC-NCVI")  # another's
+    assert scope_of(callers, xb, None) == "log native taxii"
+    assert scope_of(callers, xb, "taxii") == "taxii"
+
+
+def test_a_scope_that_is_unknown_or_not_open_is_refused(callers: Callers, xa: Node, xb: Node) -> None:
+    for scope in ("", " ", "native ", "native  log", "NATIVE", "taxii", "native taxii", "admin", "*"):
+        with pytest.raises(RefusedTokenError) as refused:
+            scope_of(callers, xb, scope)
+        assert refused.value.error is TokenError.INVALID_SCOPE, scope
+    assert tokens_kept(xa) == 0
+    told = {(event.actor, event.details["error"]) for event in events(xa, EventKind.TOKEN_REFUSED)}
+    assert told == {("XB-NCVI", "invalid_scope")}
+
+
+def test_a_token_opens_no_surface_that_it_is_not_for(callers: Callers, xa: Node, xb: Node) -> None:
+    open_surface(xa, Scope.TAXII)
+    for held in (Scope.NATIVE, Scope.LOG, Scope.TAXII):
+        token = ask(callers, form_of(xb, scope=str(held)), proof_of(xb)).access_token
+        for asked in Scope:
+            if asked is held:
+                assert visit(callers, xb, token, asked) == "XB-NCVI"
+                continue
+            with pytest.raises(InsufficientScopeError) as refused:
+                visit(callers, xb, token, asked)
+            assert refused.value.scope is asked
+
+
+def test_a_surface_that_is_shut_is_shut_for_tokens_as_well(callers: Callers, xa: Node, xb: Node) -> None:
+    open_surface(xa, Scope.TAXII)
+    token = token_for(callers, xb)
+    assert visit(callers, xb, token, Scope.TAXII) == "XB-NCVI"
+    with xa.store.transaction() as tx:
+        tx.secrets.close("XB-NCVI", Scope.TAXII)
+    with pytest.raises(InsufficientScopeError):
+        visit(callers, xb, token, Scope.TAXII)
+    assert visit(callers, xb, token, Scope.NATIVE) == "XB-NCVI"
+
+
+# Two token keys, and the algorithm of each
+
+
+def test_while_a_token_key_is_replaced_both_authenticate(callers: Callers, xa: Node, xb: Node) -> None:
+    old, new = xb.keystore.token_key, TokenKey.generate(SeededRandom("new"))
+    enrol(xa, dataclasses.replace(card_of(xb), tokens=(new.card_jwk(), old.card_jwk())))
+
+    def works(key: TokenKey) -> bool:
+        assertion = make_assertion(key, "XB-NCVI", URL, xb.clock(), jti())
+        try:
+            token = ask(callers, form_of(xb, client_assertion=assertion), proof_of(xb, key=key)).access_token
+        except RefusedTokenError:
+            return False
+        return enter(callers, xb, token, proof_of(xb, "GET", SETS_URL, token, key=key)) == "XB-NCVI"
+
+    assert works(old)
+    assert works(new)
+    enrol(xa, dataclasses.replace(card_of(xb), tokens=(new.card_jwk(),)))
+    assert not works(old)
+    assert works(new)
+
+
+def test_a_key_signs_with_the_one_algorithm_that_its_card_names(callers: Callers, xa: Node, xb: Node) -> None:
+    key = xb.keystore.token_key
+    claims = {"iss": "XB-NCVI", "sub": "XB-NCVI", "aud": URL, "exp": xb.clock() + 60}
+
+    def works(alg: str) -> bool:
+        jws = jwt.PyJWS()
+        jws.register_algorithm("Ed25519", jwt.algorithms.OKPAlgorithm())
+        raw = canonical.encode({**claims, "jti": jti()})
+        assertion = jws.encode(raw, key.private, algorithm=alg)
+        try:
+            return bool(ask(callers, form_of(xb, client_assertion=assertion), proof_of(xb)))
+        except RefusedTokenError:
+            return False
+
+    assert (works("Ed25519"), works("EdDSA")) == (True, False)
+    enrol(xa, dataclasses.replace(card_of(xb), tokens=({**key.public_jwk(), "alg": "EdDSA"},)))
+    assert (works("Ed25519"), works("EdDSA")) == (False, True)
+
+
+# Clocks
+
+
+def test_a_wrong_clock_is_recorded_with_its_seconds(callers: Callers, xa: Node, xb: Node) -> None:
+    told = {
+        300: "invalid_dpop_proof: DPoP: iat is 300 s ahead of this clock, at most 60 s; set the clocks",
+        -300: "invalid_client: assertion: exp was 240 s ago; made 300 s ago if the caller's clock is right",
+        -301: "invalid_dpop_proof: DPoP: iat is 301 s old; is the caller's clock slow?",
+    }
+    for ahead in told:
+        theirs = dataclasses.replace(xb, clock=FakeClock(xb.clock() + ahead))
+        with pytest.raises(RefusedTokenError, match=REFUSED):
+            token_for(callers, theirs)
+    found = [event.details for event in events(xa, EventKind.TOKEN_REFUSED)]
+    assert [f"{one['error']}: {one['reason']}" for one in found] == list(told.values())
+
+
+# Stock clients
+
+
+def basic(user: str, secret: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()
+
+
+def knock(callers: Callers, authorization: str | None, surface: Scope = Scope.HASHSHARING, address: str = "") -> str:
+    return callers.authenticate_secret(authorization, surface, address=address)
+
+
+@pytest.fixture
+def secret(callers: Callers, xa: Node) -> str:
+    open_surface(xa)
+    return callers.issue_secret("XB-NCVI", Scope.HASHSHARING, 30, "duty-officer")[1]
+
+
+def test_a_secret_opens_its_surface_in_each_way_of_saying_it(callers: Callers, secret: str) -> None:
+    for authorization in (
+        basic("XB-NCVI", secret),
+        basic("XB-NCVI", secret).replace("Basic", "basic"),
+        f"Token {secret}",
+        f"Bearer {secret}",
+        f"TOKEN {secret}",
+    ):
+        assert knock(callers, authorization) == "XB-NCVI"
+
+
+def test_what_is_no_secret_of_this_surface_opens_nothing_and_all_hear_the_same(
+    callers: Callers, xa: Node, xb: Node, secret: str
+) -> None:
+    open_surface(xa, Scope.TAXII)
+    _, other = callers.issue_secret("XB-NCVI", Scope.TAXII, 30, "duty-officer")
+    changed = secret[:-1] + ("A" if secret[-1] != "A" else "B")
+    wrong: list[str | None] = [
+        None,
+        "",
+        secret,
+        "Basic",
+        "Basic ",
+        "Token",
+        f"Token  {secret}",
+        f"Token {secret} ",
+        f"Token {changed}",
+        f"Token {secret.upper()}",
+        f"Token {other}",
+        f"Token {secret[:16]}.{'A' * 43}",
+        f"Token {'0' * 16}{secret[16:]}",
+        f"Token {secret[17:]}",
+        f"Token {secret},{secret}",
+        f"Digest {secret}",
+        f"DPoP {secret}",
+        basic("XC-NCVI", secret),
+        basic("xb-ncvi", secret),
+        basic("", secret),
+        basic("XB-NCVI", ""),
+        basic("XB-NCVI", secret + "\n"),
+        basic("XB-NCVI", changed),
+        basic("XB-NCVI", other),
+        basic("XB-NCVI", secret).rstrip("=") + "=x",
+        basic("XB-NCVI", secret) + " ",
+        "Basic " + base64.b64encode(secret.encode()).decode(),
+        "Basic é",
+        "Token é\udcff",
+        "Token " + "A" * 100_000,
+    ]
+    for authorization in wrong:
+        with pytest.raises(UnauthenticatedError) as refused:
+            knock(callers, authorization)
+        assert str(refused.value) == REFUSED, authorization
+    assert knock(callers, f"Token {other}", Scope.TAXII) == "XB-NCVI"
+
+
+def test_there_are_no_secrets_before_the_surface_was_opened(callers: Callers, xa: Node, xb: Node) -> None:
+    with pytest.raises(ConflictError):
+        callers.issue_secret("XB-NCVI", Scope.HASHSHARING, 30, "duty-officer")
+    open_surface(xa)
+    open_surface(xa, partner="XC-NCVI")
+    for partner in ("XC-NCVI", "XZ-NCVI"):
+        with pytest.raises(NotFoundError):
+            callers.issue_secret(partner, Scope.HASHSHARING, 30, "duty-officer")
+    for surface, days in ((Scope.NATIVE, 30), (Scope.LOG, 30), (Scope.HASHSHARING, 0), (Scope.HASHSHARING, 366)):
+        with pytest.raises(MalformedError):
+            callers.issue_secret("XB-NCVI", surface, days, "duty-officer")
+    assert events(xa, EventKind.SECRET_CHANGED) == []
+    assert callers.issue_secret("XB-NCVI", Scope.HASHSHARING, 365, "duty-officer")
+
+
+def test_a_partner_has_a_few_secrets_for_a_surface_at_most(callers: Callers, secret: str, clock: FakeClock) -> None:
+    for _ in range(MAX_SECRETS - 1):
+        identifier, _ = callers.issue_secret("XB-NCVI", Scope.HASHSHARING, 365, "duty-officer")
+    with pytest.raises(ConflictError):
+        callers.issue_secret("XB-NCVI", Scope.HASHSHARING, 30, "duty-officer")
+    callers.revoke_secret(identifier, "duty-officer")
+    assert callers.issue_secret("XB-NCVI", Scope.HASHSHARING, 30, "duty-officer")
+    clock.advance(30 * 86_400)  # two have run out, which is as good as revoked
+    assert callers.issue_secret("XB-NCVI", Scope.HASHSHARING, 30, "duty-officer")
+
+
+@pytest.mark.parametrize("end", ["time", "revoked", "shut", "shut and opened again", "row gone", "suspended", "ended"])
+def test_a_secret_ends_with_the_next_request(
+    callers: Callers, xa: Node, clock: FakeClock, secret: str, end: str
+) -> None:
+    clock.advance(30 * 86_400 - 1)
+    assert knock(callers, f"Token {secret}") == "XB-NCVI"
+    if end == "time":
+        clock.advance(1)
+    elif end == "revoked":
+        callers.revoke_secret(secret[:16], "duty-officer")
+    elif end == "ended":
+        with xa.store.transaction() as tx:
+            assert [row.id for row in tx.secrets.end("XB-NCVI")] == [secret[:16]]
+            assert tx.secrets.surfaces() == tx.secrets.all() == []
+    elif end == "row gone":
+        with xa.store.transaction() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM surface")
+    elif end.startswith("shut"):
+        with xa.store.transaction() as tx:
+            assert [row.id for row in tx.secrets.close("XB-NCVI", Scope.HASHSHARING)] == [secret[:16]]
+        if end != "shut":
+            open_surface(xa)
+    else:
+        set_state(xa, "XB-NCVI", end)
+    for node in (callers, Callers(reopened(xa))):
+        with pytest.raises(UnauthenticatedError):
+            knock(node, f"Token {secret}")
+
+
+def test_a_secret_that_is_not_there_cannot_be_revoked(callers: Callers, secret: str) -> None:
+    callers.revoke_secret(secret[:16], "duty-officer")
+    with pytest.raises(NotFoundError):
+        callers.revoke_secret(secret[:16], "duty-officer")
+
+
+def test_a_secret_is_kept_only_as_a_digest_that_nobody_else_can_make(callers: Callers, xa: Node, secret: str) -> None:
+    random_part = secret[17:].encode()
+    for file in xa.settings.folder.rglob("*"):
+        assert not file.is_file() or random_part not in file.read_bytes()
+    # Whoever writes the database can neither make a secret nor give one to another partner or surface.
+    forged = f"{'1' * 16}.{'A' * 43}"
+    with xa.store.transaction() as tx:
+        (held,) = tx.secrets.all()
+        plain = hashlib.sha256(forged.encode()).digest()
+        tx.secrets.add(held.model_copy(update={"id": forged[:16], "digest": plain}))
+        tx.secrets.open("XB-NCVI", Scope.TAXII, xa.clock())
+    with pytest.raises(UnauthenticatedError):
+        knock(callers, f"Token {forged}")
+    for change, surface in (("expires = expires + 1", Scope.HASHSHARING), ("surface = 'taxii'", Scope.TAXII)):
+        with xa.store.transaction() as tx:
+            tx.connection.exec_driver_sql(f"UPDATE client_secret SET {change}")
+        with pytest.raises(UnauthenticatedError):
+            knock(callers, f"Token {secret}", surface)
+
+
+def test_the_log_tells_of_secrets_without_telling_them(callers: Callers, xa: Node, secret: str) -> None:
+    callers.revoke_secret(secret[:16], "second-officer")
+    issued, revoked = events(xa, EventKind.SECRET_CHANGED)
+    about = {"partner": "XB-NCVI", "surface": "hashsharing", "secret": secret[:16], "expires": xa.clock() + 30 * 86_400}
+    assert (issued.actor, issued.subject, issued.details) == ("duty-officer", "XB-NCVI", {**about, "state": "issued"})
+    assert (revoked.actor, revoked.details) == ("second-officer", {**about, "state": "revoked"})
+
+
+def test_tries_with_a_wrong_secret_are_recorded_within_bounds(
+    callers: Callers, xa: Node, secret: str, clock: FakeClock
+) -> None:
+    clock.now -= clock.now % 60
+    with pytest.raises(UnauthenticatedError):
+        knock(callers, None, address="192.0.2.1")  # to hear how to prove itself
+    assert events(xa, EventKind.TOKEN_REFUSED) == []
+    wrong = f"{secret[:16]}.{'A' * 43}"
+    for _ in range(MAX_RECORDED_PER_ADDRESS + 3):
+        with pytest.raises(UnauthenticatedError):
+            knock(callers, basic("XB-NCVI", wrong), address="192.0.2.1")
+    recorded = events(xa, EventKind.TOKEN_REFUSED)
+    assert len(recorded) == MAX_RECORDED_PER_ADDRESS
+    assert {(event.actor, event.details["error"]) for event in recorded} == {("XB-NCVI", "invalid_client")}
+    assert "A" * 43 not in str(recorded)
+
+
+def test_the_last_use_of_a_secret_is_noted_by_the_hour(
+    callers: Callers, xa: Node, clock: FakeClock, secret: str
+) -> None:
+    def used() -> int:
+        with xa.store.reading() as tx:
+            return tx.secrets.all("XB-NCVI")[0].used
+
+    assert used() == 0
+    knock(callers, f"Token {secret}")
+    first = clock()
+    clock.advance(3599)
+    knock(callers, f"Token {secret}")
+    assert used() == first
+    clock.advance(1)
+    knock(callers, f"Token {secret}")
+    assert used() == clock()
 
 
 # What is recorded

@@ -50,7 +50,7 @@ from gateway.errors import (
     VerificationError,
 )
 from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
-from gateway.interchange import START, Cursor
+from gateway.interchange import START, Cursor, IdentityCard
 from gateway.node import Node
 
 TOKEN = json.dumps({"access_token": "A" * 43, "expires_in": 300, "token_type": "DPoP"})
@@ -163,6 +163,144 @@ async def test_a_forgotten_token_costs_one_retry_and_no_more(xa: Exchange, xb: E
         assert len(events(xa.node, EventKind.TOKEN_REFUSED)) == 1
         set_state(xa.node, "XB-NCVI", "active")
         assert await link.sets() == []
+
+
+def counting(link: PartnerLink) -> list[tuple[str, int]]:
+    """Every request that the link really sends from now on: (path, status)."""
+    sent: list[tuple[str, int]] = []
+    request = link._request
+
+    async def counted(method: str, path: str, **options: Any) -> Any:
+        answer = await request(method, path, **options)
+        sent.append((path, answer.status))
+        return answer
+
+    link._request = counted  # type: ignore[method-assign]
+    return sent
+
+
+async def test_a_poll_is_one_round_trip_once_a_nonce_and_a_token_are_there(
+    xa: Exchange, xb: Exchange, clock: FakeClock
+) -> None:
+    name = make_set(xa, "found", drafts(3))
+    async with serving(xa), link_to(xa.node, xb.node) as link:
+        sent = counting(link)
+        head = await link.head(name, "")
+        assert head is not None
+        path = f"/v1/sets/{name}/head"
+        assert sent == [("/v1/token", 400), ("/v1/token", 200), (path, 200)]
+        sent.clear()
+        for _ in range(3):
+            clock.advance(80)
+            assert await link.head(name, head[0]) is None
+        assert sent == [(path, 304)] * 3
+        sent.clear()
+        clock.advance(31)  # the token is renewed, by the nonce that came after 160 s
+        assert await link.head(name, head[0]) is None
+        assert sent == [("/v1/token", 200), (path, 304)]
+        sent.clear()
+        clock.advance(1000)
+        assert await link.head(name, head[0]) is None
+        assert sent == [("/v1/token", 400), ("/v1/token", 200), (path, 304)]
+
+
+async def test_a_nonce_that_a_resource_asks_for_is_answered_once(xa: Exchange, xb: Exchange) -> None:
+    async with serving(xa), link_to(xa.node, xb.node) as link:
+        await link.sets()
+        link._nonce, held, sent = "of another time", link._token, counting(link)
+        assert await link.sets() == []
+        assert sent == [("/v1/sets", 401), ("/v1/sets", 200)]
+        assert link._token is held
+
+
+async def test_a_partner_that_asks_for_nonces_without_end_is_left(xa: Exchange, xb: Exchange) -> None:
+    asked: list[str] = []
+
+    async def insist(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        challenge = {"WWW-Authenticate": 'DPoP error="use_dpop_nonce"', "DPoP-Nonce": f"n-{len(asked)}"}
+        body = problem("unauthenticated", 401, detail="again")
+        return web.Response(status=401, body=body, content_type="application/problem+json", headers=challenge)
+
+    async with stranger(xb.node, xa.node, insist) as link:
+        with pytest.raises(UnauthenticatedError, match="again"):
+            await link.sets()
+    assert asked == ["/v1/sets"] * 2
+    words = b'{"error":"use_dpop_nonce"}'
+    token = says(400, words, "application/json", DPoP_Nonce="n")
+    async with stranger(xb.node, xa.node, insist, token=token) as link:
+        sent = counting(link)
+        with pytest.raises(UnauthenticatedError, match="use_dpop_nonce"):
+            await link.sets()
+    assert sent == [("/v1/token", 400)] * 2
+
+
+async def test_what_is_no_nonce_is_not_repeated(xa: Exchange, xb: Exchange) -> None:
+    for nonce in ("", "a b", 'a"b', "a\\b", "é", "n" * 257):
+        headers = {"DPoP_Nonce": nonce, "WWW_Authenticate": 'DPoP error="use_dpop_nonce"'}
+        answer = says(401, problem("unauthenticated", 401, detail="no"), "application/problem+json", **headers)
+        async with stranger(xb.node, xa.node, answer) as link:
+            sent = counting(link)
+            with pytest.raises(UnauthenticatedError):
+                await link.sets()
+            assert link._nonce == ""
+        # With a new token, as ever.
+        assert [status for path, status in sent if path == "/v1/sets"] == [401, 401], nonce
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("ahead", [300, -300])
+async def test_a_clock_five_minutes_off_is_told_in_seconds_on_both_sides(
+    tmp_path: Path, xa: Exchange, ahead: int
+) -> None:
+    ours = FakeClock(xa.node.clock() + ahead)
+    xb = make_node(tmp_path, "XB-NCVI", clock=ours, **loopback())
+    befriend(xa.node, xb)
+    side = "ahead" if ahead > 0 else "behind"
+    async with serving(xa), link_to(xa.node, xb) as link:
+        with pytest.raises(UnauthenticatedError) as caught:
+            await link.sets()
+        assert f"our clock and the partner's stand 300 s apart, ours {side}" in str(caught.value)
+        assert "NTP" in caught.value.remedy
+        (event,) = events(xa.node, EventKind.TOKEN_REFUSED)
+        assert "300 s" in str(event.details["reason"])
+        # Set right again it works without more ado.
+        ours.advance(-ahead)
+        assert await link.sets() == []
+
+
+async def test_a_clock_that_jumps_while_a_token_lives_is_told_as_well(
+    tmp_path: Path, xa: Exchange, clock: FakeClock
+) -> None:
+    ours = FakeClock(clock())
+    xb = make_node(tmp_path, "XB-NCVI", clock=ours, **loopback())
+    befriend(xa.node, xb)
+    async with serving(xa), link_to(xa.node, xb) as link:
+        await link.sets()
+        ours.advance(200)  # the token is still good, the proof is of the future
+        with pytest.raises(UnauthenticatedError, match="stand 200 s apart, ours ahead"):
+            await link.sets()
+
+
+async def test_clocks_are_no_excuse_where_they_agree(xa: Exchange, xb: Exchange) -> None:
+    async with serving(xa), link_to(xa.node, xb.node) as link:
+        set_state(xa.node, "XB-NCVI", "suspended")
+        with pytest.raises(UnauthenticatedError) as caught:
+            await link.sets()
+    assert str(caught.value) == "the partner gave us no token: invalid_client"
+
+
+async def test_a_date_that_is_none_is_passed_over(xa: Exchange, xb: Exchange) -> None:
+    words = b'{"error":"invalid_client"}'
+    odd = ("", "yesterday", "Thu, 99 Nov 2026 00:00:00 GMT", "Thu, 01 Abc 2026 00:00:00 GMT", "0", "9" * 400)
+    for date in odd:
+        answer = says(401, words, "application/json", Date=date)
+        async with stranger(xb.node, xa.node, says(), token=answer) as link:
+            with pytest.raises(UnauthenticatedError) as caught:
+                await link.sets()
+        assert str(caught.value) == "the partner gave us no token: invalid_client", date
 
 
 async def test_requests_at_once_share_one_token(xa: Exchange, xb: Exchange) -> None:
@@ -418,7 +556,9 @@ async def test_a_token_that_is_none_is_refused(xa: Exchange, xb: Exchange, body:
 
 
 async def test_a_partner_cannot_put_its_own_words_into_our_refusal(xa: Exchange, xb: Exchange) -> None:
-    answer = says(401, b'{"error":"\\u001b[31m","error_description":"call 555"}', "application/json")
+    # Without a date: what it says of its clock is another test's.
+    words = b'{"error":"\\u001b[31m","error_description":"call 555"}'
+    answer = says(401, words, "application/json", Date="call 555")
     async with stranger(xb.node, xa.node, says(), token=answer) as link:
         with pytest.raises(UnauthenticatedError) as caught:
             await link.sets()
@@ -574,23 +714,23 @@ def tls_node(tmp_path: Path, clock: FakeClock) -> Node:
 async def test_a_link_over_tls_verifies_the_certificate(tls_node: Node, tmp_path: Path, clock: FakeClock) -> None:
     xb = make_node(tmp_path, "XB-NCVI", clock=clock)
     befriend(tls_node, xb)
+    card = dataclasses.replace(card_of(tls_node), tls_pins=())  # with pins: tests/test_tls_pins.py
     trusting = ssl.create_default_context(cafile=tls_node.settings.tls_certificate)
     (tmp_path / "other").mkdir()
     other = ssl.create_default_context(cafile=str(certificate(tmp_path / "other")[0]))
+
+    def link(called: IdentityCard, tls: ssl.SSLContext | None) -> PartnerLink:
+        return PartnerLink(called, xb.keystore.token_key, "XB-NCVI", clock, xb.random, tls=tls)
+
     async with serving(Exchange(tls_node)):
-        async with link_to(tls_node, xb, tls=trusting) as link:
-            assert await link.sets() == []
-        for context in (None, other):
-            async with link_to(tls_node, xb, tls=context) as link:
+        async with link(card, trusting) as verified:
+            assert await verified.sets() == []
+        # The last one: the same server under a name that its certificate does not have.
+        elsewhere = dataclasses.replace(card, url=card.url.replace("localhost", "127.0.0.1"))
+        for called, context in ((card, None), (card, other), (elsewhere, trusting)):
+            async with link(called, context) as refused:
                 with pytest.raises(PartnerError, match="certificate does not verify"):
-                    await link.sets()
-        # The same server under a name that its certificate does not have.
-        card = dataclasses.replace(
-            card_of(tls_node), url=tls_node.settings.public_url.replace("localhost", "127.0.0.1")
-        )
-        async with PartnerLink(card, xb.keystore.token_key, "XB-NCVI", clock, xb.random, tls=trusting) as link:
-            with pytest.raises(PartnerError, match="certificate does not verify"):
-                await link.sets()
+                    await refused.sets()
 
 
 async def test_a_partner_with_old_tls_is_not_called(tmp_path: Path, xa: Exchange, xb: Exchange) -> None:

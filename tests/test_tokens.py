@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jwt
@@ -20,7 +21,8 @@ from hypothesis import strategies as st
 
 from gateway.crypto import tokens
 from gateway.crypto.keys import TokenKey
-from gateway.crypto.tokens import CallerKey, TokenAlgorithm
+from gateway.crypto.nonces import Nonces
+from gateway.crypto.tokens import CallerKey, NonceWantedError, TokenAlgorithm
 from gateway.errors import MalformedError, UnauthenticatedError
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "tokens.json").read_text())
@@ -32,7 +34,9 @@ CLIENT = "XB-NCVI"
 KEY = TokenKey.from_seed(bytes(range(32)))
 OTHER = TokenKey.from_seed(bytes(range(32, 64)))
 P256 = ec.derive_private_key(7, ec.SECP256R1())
-ACCESS = "made-up-access-token"
+ACCESS = "made-up-access-token-of-forty-three-letters"
+NONCES = Nonces(bytes(32))
+OTHER_NONCES = Nonces(bytes(31) + b"x")
 
 Json = dict[str, object]
 
@@ -69,7 +73,7 @@ ASSERTION_HEADER: Json = {"alg": "Ed25519", "typ": "JWT"}
 ASSERTION: Json = {"iss": CLIENT, "sub": CLIENT, "aud": ISSUER, "iat": NOW, "exp": NOW + 60, "jti": "jti-1"}
 DPOP_HEADER: Json = {"alg": "Ed25519", "typ": "dpop+jwt", "jwk": KEY.public_jwk()}
 ATH = b64(hashlib.sha256(ACCESS.encode()).digest())
-DPOP: Json = {"jti": "jti-2", "htm": "POST", "htu": PAGE_URL, "iat": NOW, "ath": ATH}
+DPOP: Json = {"jti": "jti-2", "htm": "POST", "htu": PAGE_URL, "iat": NOW, "ath": ATH, "nonce": NONCES.issue(NOW)}
 
 
 def assertion(header: Json | None = None, sign: Callable[[bytes], bytes] = KEY.private.sign, **claims: object) -> str:
@@ -100,9 +104,7 @@ def check_assertion(token: str) -> tokens.Assertion:
 
 
 def check_dpop(token: str) -> tokens.DpopProof:
-    return tokens.verify_dpop(
-        token, "POST", PAGE_URL, NOW, access_token=ACCESS, expected_thumbprint=KEY.thumbprint(), nonce=None
-    )
+    return tokens.verify_dpop(token, "POST", PAGE_URL, NOW, access_token=ACCESS, expected_thumbprint=KEY.thumbprint())
 
 
 def hs256(secret: bytes) -> Callable[[bytes], bytes]:
@@ -299,6 +301,25 @@ WRONG_PROOFS: dict[str, tuple[str, str]] = {
     "typ missing": (dpop({"typ": None}), "typ"),
     "kid beside the key": (dpop({"kid": KEY.thumbprint()}), "header members"),
     "jku": (dpop({"jku": "https://evil.example"}), "header members"),
+    "x5u": (dpop({"x5u": "https://evil.example/chain"}), "header members"),
+    "x5c": (dpop({"x5c": ["MIIB"]}), "header members"),
+    "crit": (dpop({"crit": ["exp"]}), "header members"),
+    "crit for a critical nonce": (dpop({"crit": ["nonce"], "nonce": "n"}), "header members"),
+    "jwk with a member twice": (
+        raw_token(json.dumps(DPOP_HEADER).replace('"kty"', '"kty": "EC", "kty"', 1), json.dumps(DPOP)),
+        "twice",
+    ),
+    "jwk a list": (dpop({"jwk": [KEY.public_jwk()]}), "jwk"),
+    "alg twice": (raw_token('{"alg":"none",' + json.dumps(DPOP_HEADER)[1:], json.dumps(DPOP)), "twice"),
+    "byte order mark": (
+        raw_token(json.dumps(DPOP_HEADER), b"\xef\xbb\xbf" + json.dumps(DPOP).encode()),
+        "byte order mark",
+    ),
+    "UTF-16": (raw_token(json.dumps(DPOP_HEADER), json.dumps(DPOP).encode("utf-16")), "JSON"),
+    "padded signature": (spelled(dpop(), 2, lambda p: p + "=="), "base64url"),
+    "exp as text": (dpop(exp=str(NOW + 60)), "exp is not an integer"),
+    "iat beyond 2^53": (dpop(iat=2**60), "2\\^53"),
+    "iat before time began": (dpop(iat=-1), "s old"),
     "jwk missing": (dpop({"jwk": None}), "jwk"),
     "jwk a text": (dpop({"jwk": "key"}), "jwk"),
     "jwk with the private key": (dpop({"jwk": PRIVATE_JWK}), "public key"),
@@ -428,11 +449,11 @@ def test_our_proof_is_accepted_with_and_without_an_access_token() -> None:
     proof = tokens.make_dpop(KEY, "POST", TOKEN_URL, NOW, "jti-2")
     expected = tokens.DpopProof("jti-2", KEY.thumbprint(), NOW)
     assert tokens.verify_dpop(proof, "POST", TOKEN_URL, NOW) == expected
-    bound = tokens.make_dpop(KEY, "POST", PAGE_URL + "?from=1#top", NOW, "jti-2", access_token=ACCESS, nonce="n-1")
+    nonce = NONCES.issue(NOW)
+    bound = tokens.make_dpop(KEY, "POST", PAGE_URL + "?from=1#top", NOW, "jti-2", access_token=ACCESS, nonce=nonce)
     assert check_dpop(bound) == expected
-    assert (
-        tokens.verify_dpop(bound, "POST", PAGE_URL + "?from=9", NOW + 300, access_token=ACCESS, nonce="n-1") == expected
-    )
+    found = tokens.verify_dpop(bound, "POST", PAGE_URL + "?from=9", NOW + 300, access_token=ACCESS, nonces=NONCES)
+    assert found == replace(expected, nonce_age=300)
 
 
 @pytest.mark.parametrize(
@@ -475,10 +496,64 @@ def test_urls_are_compared_as_the_rule_says(one: str, other: str, same: bool) ->
             tokens.verify_dpop(proof, "GET", other, NOW)
 
 
-def test_the_nonce_that_was_asked_for_must_be_there() -> None:
-    for token in (dpop(), dpop(nonce="n-2"), dpop(nonce=1)):
-        with pytest.raises(UnauthenticatedError, match="nonce"):
-            tokens.verify_dpop(token, "POST", PAGE_URL, NOW, nonce="n-1")
+def test_a_nonce_of_ours_must_be_there() -> None:
+    good = NONCES.issue(NOW)
+    assert tokens.verify_dpop(dpop(nonce=good), "POST", PAGE_URL, NOW, nonces=NONCES).nonce_age == 0
+    wrong: tuple[object, ...] = (
+        None,
+        "",
+        "n-1",
+        1,
+        [good],
+        {"nonce": good},
+        good[:-1],
+        good + "=",
+        OTHER_NONCES.issue(NOW),
+    )
+    for nonce in wrong:
+        with pytest.raises(NonceWantedError, match="nonce"):
+            tokens.verify_dpop(dpop(nonce=nonce), "POST", PAGE_URL, NOW, nonces=NONCES)
+
+
+def test_a_nonce_is_asked_for_only_of_a_proof_that_is_right_otherwise() -> None:
+    # Its time and its jti are not otherwise: both are judged with the nonce, and nothing is told of them before.
+    for name in ("iat old", "iat ahead", "jti missing"):
+        with pytest.raises(NonceWantedError):
+            tokens.verify_dpop(WRONG_PROOFS[name][0], "POST", PAGE_URL, NOW, nonces=OTHER_NONCES)
+    for name in ("htm another", "htu another host", "ath of another token", "another key", "signed by another key"):
+        with pytest.raises(UnauthenticatedError) as refused:
+            tokens.verify_dpop(
+                WRONG_PROOFS[name][0],
+                "POST",
+                PAGE_URL,
+                NOW,
+                access_token=ACCESS,
+                expected_thumbprint=KEY.thumbprint(),
+                nonces=OTHER_NONCES,
+            )
+        assert not isinstance(refused.value, NonceWantedError), name
+
+
+def test_a_time_that_is_wrong_is_told_in_seconds_once_the_nonce_is_right() -> None:
+    for iat, told in ((NOW - 301, "301 s old"), (NOW + 300, "300 s ahead")):
+        with pytest.raises(UnauthenticatedError, match=told):
+            tokens.verify_dpop(dpop(iat=iat, nonce=NONCES.issue(NOW)), "POST", PAGE_URL, NOW, nonces=NONCES)
+
+
+@pytest.mark.parametrize(("age", "good"), [(0, True), (300, True), (301, False), (-60, True), (-61, False)])
+def test_a_nonce_lives_three_hundred_seconds_on_every_node(age: int, good: bool) -> None:
+    other_node = Nonces(bytes(32))  # the same key
+    assert other_node.age(NONCES.issue(NOW - age), NOW) == (age if good else None)
+
+
+@given(
+    position=st.integers(0, 31),
+    other=st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_="),
+)
+def test_no_character_of_a_nonce_can_be_changed(position: int, other: str) -> None:
+    good = NONCES.issue(NOW)
+    altered = good[:position] + other + good[position + 1 :]
+    assert (NONCES.age(altered, NOW) is None) == (altered != good)
 
 
 @given(position=st.integers(0, 10_000), other=st.characters(codec="ascii"))

@@ -6,6 +6,7 @@ OAuth 2.0 client credentials as FAPI 2.0 wants them, in three steps:
 2. It gets an opaque *access token*: 256 random bits, kept here only as its SHA-256.
 3. Each request, the one in step 1 included, carries a *DPoP proof* (RFC 9449), signed anew over method, URL, time and
    the access token's hash, with the key whose thumbprint the token was given to. A stolen token alone opens nothing.
+   It repeats a nonce that we gave out lately (`nonces`), so that it cannot have been made long before.
 
 Both proofs are compact JWS with at most one spelling:
 
@@ -44,6 +45,7 @@ from jwt.api_jws import PyJWS
 
 from gateway.crypto import canonical
 from gateway.crypto.keys import SYSTEM_RANDOM, Random, TokenKey
+from gateway.crypto.nonces import Nonces
 from gateway.errors import MalformedError, UnauthenticatedError
 
 MAX_TOKEN_CHARS = 8 * 1024  # aiohttp refuses longer header lines anyway; ours have about 600
@@ -154,11 +156,19 @@ class Assertion:
 
 @dataclass(frozen=True, slots=True)
 class DpopProof:
-    """A verified DPoP proof. Remember (thumbprint, jti) until iat + MAX_PROOF_AGE_SECONDS."""
+    """A verified DPoP proof. Remember (thumbprint, jti) until iat + MAX_PROOF_AGE_SECONDS.
+
+    `nonce_age`: seconds since its nonce was given out; None if none was asked for.
+    """
 
     jti: str
     thumbprint: str
     iat: int
+    nonce_age: int | None = None
+
+
+class NonceWantedError(UnauthenticatedError):
+    """The proof is right but for its nonce, which is missing or old: ask for another proof, with a fresh one."""
 
 
 def strict_split(token: str, *, header_members: frozenset[str]) -> SplitToken:
@@ -256,7 +266,7 @@ def verify_dpop(
     *,
     access_token: str | None = None,
     expected_thumbprint: str | None = None,
-    nonce: str | None = None,
+    nonces: Nonces | None = None,
 ) -> DpopProof:
     """Which key made this proof, for exactly this request (RFC 9449 4.3).
 
@@ -264,11 +274,13 @@ def verify_dpop(
         method, url: of the request, the URL as the caller sees it (scheme and host of our public address).
         access_token: the token that came with the request; None at the token endpoint alone.
         expected_thumbprint: the key that the access token is bound to.
-        nonce: the nonce that we asked for, if we did.
+        nonces: whose nonces we ask for; None: the caller need not bring one.
 
     Raises:
-        UnauthenticatedError: another method, URL, token, key, nonce or time, a key that is not public, or a wrong
-            signature; the text says which.
+        NonceWantedError: all is right so far, but the nonce is not one of ours, or is old. Its time and its jti have
+            not been looked at.
+        UnauthenticatedError: another method, URL, token, key or time, a key that is not public, or a wrong signature;
+            the text says which.
     """
     split = strict_split(proof, header_members=DPOP_HEADER)
     if split.header.get("typ") != DPOP_TYPE:  # RFC 9449 4.3 check 4
@@ -283,10 +295,11 @@ def verify_dpop(
         raise UnauthenticatedError("DPoP: htu is another URL")
     if access_token is not None and not _equal(split.claims.get("ath"), _encode(token_hash(access_token))):
         raise UnauthenticatedError("DPoP: ath is of another access token")
-    if nonce is not None and not _equal(split.claims.get("nonce"), nonce):
-        raise UnauthenticatedError("DPoP: nonce is not the one asked for")
+    nonce_age = None if nonces is None else nonces.age(split.claims.get("nonce"), now)
+    if nonces is not None and nonce_age is None:  # RFC 9449 4.3 check 10
+        raise NonceWantedError("DPoP: nonce is missing, not ours or old")
     made = _verify_proof_time(split.claims, now)
-    return DpopProof(_text_claim(split.claims, "jti", "DPoP"), key.thumbprint, made)
+    return DpopProof(_text_claim(split.claims, "jti", "DPoP"), key.thumbprint, made, nonce_age)
 
 
 def new_access_token(random: Random = SYSTEM_RANDOM) -> str:

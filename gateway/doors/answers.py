@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from gateway.crypto.tokens import TokenAlgorithm
 from gateway.doors.framing import RefusedRequestError
 from gateway.errors import NotFoundError, OverloadedError, TooLargeError, UnauthenticatedError
 from gateway.problems import PROBLEM_TYPE, plain_problem, problem
@@ -16,7 +17,8 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-CHALLENGE = "DPoP"  # RFC 9110 15.5.2 wants one with every 401, RFC 9449 7.1 names it
+# RFC 9110 15.5.2 wants one with every 401; RFC 9449 7.1: its scheme, and the algorithms that proofs may use.
+CHALLENGE = f'DPoP algs="{" ".join(TokenAlgorithm)}"'
 
 
 def problem_response(error: BaseException, *, instance: str = "") -> web.Response:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, select
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, delete, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.store.tables import AccessToken, PartnerRow, ReplayRow, columns
@@ -11,6 +13,24 @@ TOKEN = columns(AccessToken)
 PARTNER = columns(PartnerRow)
 REPLAY = columns(ReplayRow)
 
+# Made once: every request asks these.
+_FIND = (
+    select(TOKEN.partner, TOKEN.thumbprint, TOKEN.expires, TOKEN.scope, TOKEN.mac)
+    .join(PartnerRow, PARTNER.agency == TOKEN.partner)
+    .where(TOKEN.digest == bindparam("digest"), TOKEN.expires > bindparam("now"), PARTNER.state == "active")
+)
+_REMEMBER = upsert(ReplayRow).on_conflict_do_nothing()
+
+
+class HeldToken(NamedTuple):
+    """Whose an access token is, to which key it is bound, until when, and for what (space-separated)."""
+
+    partner: str
+    thumbprint: str
+    expires: int
+    scope: str
+    mac: bytes = b""
+
 
 class Tokens:
     """Opaque tokens by their SHA-256; `jti` values by theirs."""
@@ -18,20 +38,18 @@ class Tokens:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(self, digest: bytes, partner: str, thumbprint: str, expires: int) -> None:
-        """Keep a new token."""
-        row = {"digest": digest, "partner": partner, "thumbprint": thumbprint, "expires": expires}
+    def add(
+        self, digest: bytes, partner: str, thumbprint: str, expires: int, *, scope: str = "", mac: bytes = b""
+    ) -> None:
+        """Keep a new token. Without the MAC of its row it opens nothing."""
+        bound = {"digest": digest, "partner": partner, "thumbprint": thumbprint}
+        row = {**bound, "expires": expires, "scope": scope, "mac": mac}
         self._connection.execute(insert(AccessToken), [row])
 
-    def find(self, digest: bytes, now: int) -> tuple[str, str] | None:
-        """(partner, DPoP thumbprint) of a live token of an active partner, else None: removal is at once."""
-        query = (
-            select(TOKEN.partner, TOKEN.thumbprint)
-            .join(PartnerRow, PARTNER.agency == TOKEN.partner)
-            .where(TOKEN.digest == digest, TOKEN.expires > now, PARTNER.state == "active")
-        )
-        row = self._connection.execute(query).one_or_none()
-        return None if row is None else (row[0], row[1])
+    def find(self, digest: bytes, now: int) -> HeldToken | None:
+        """A live token of an active partner, else None: removal is at once."""
+        row = self._connection.execute(_FIND, {"digest": digest, "now": now}).one_or_none()
+        return None if row is None else HeldToken(*row)
 
     def revoke(self, partner: str) -> None:
         """Forget every token of a partner."""
@@ -39,8 +57,7 @@ class Tokens:
 
     def remember(self, digest: bytes, expires: int) -> bool:
         """Note a `jti`; False when it was seen before."""
-        row = upsert(ReplayRow).values(digest=digest, expires=expires).on_conflict_do_nothing()
-        return self._connection.execute(row).rowcount > 0
+        return self._connection.execute(_REMEMBER, {"digest": digest, "expires": expires}).rowcount > 0
 
     def purge(self, now: int) -> None:
         """Forget what has expired."""
