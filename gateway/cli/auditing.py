@@ -27,7 +27,9 @@ from gateway.errors import ConfigError, MalformedError
 from gateway.logcheck import verify_own_log
 from gateway.model import int_member, text_member
 from gateway.node import Node, log_origin
+from gateway.standing import check
 from gateway.store import Transaction
+from gateway.witness import WitnessDesk
 
 audit_app = typer.Typer(
     add_completion=False, help="The audit log: what left, to whom, under which rule.", no_args_is_help=True
@@ -118,6 +120,32 @@ def audit_export(shell: Shell, folder: Annotated[Path, typer.Argument(help="A ne
     )
 
 
+@command(audit_app, "witnesses")
+def audit_witnesses(shell: Shell) -> None:
+    """List who cosigned how much of whose log: partners ours, and we theirs. --json has the signed notes, to keep."""
+    with shell.node(check_log=False) as node:
+        desk = WitnessDesk(node)
+        with node.store.reading() as tx:
+            cosignatures, logs = tx.witness.cosignatures(), tx.witness.logs()
+        ours: list[dict[str, object]] = [
+            {
+                "witness": row.partner,
+                "log": node.agency,
+                "size": row.size,
+                "at": row.at,
+                "note": desk.note_of(row.size).decode(),
+            }
+            for row in cosignatures
+        ]
+        theirs: list[dict[str, object]] = [
+            {"witness": node.agency, "log": row.partner, "size": row.cosigned, "at": row.at, "note": row.note}
+            for row in logs
+            if row.cosigned
+        ]
+    columns = {"witness": "cosigned by", "log": "the log of", "size": "leaves", "at": "at"}
+    shell.table([*ours, *theirs], columns, "Nobody has cosigned anything yet: partners do at each sync.")
+
+
 def _backwards(tx: Transaction) -> Iterator[LeafRow]:
     stop = tx.log.size()
     while stop > 0:
@@ -167,6 +195,8 @@ def _verify_own(shell: Shell, evidence: list[bytes]) -> tuple[str, LogReport]:
         key = node.keystore.log_key(log_origin(node.agency)).verifier
         with shell.progress("verifying", "leaves") as told:
             report = verify_own_log(node, evidence, told=told)
+        with node.store.reading() as tx:
+            check(tx, node)  # what the log tells of administrators and partners is what their tables say
         details: dict[str, object] = {
             "size": report.size,
             "checkpoints": report.checkpoints,

@@ -10,18 +10,23 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from gateway.alarms import AlarmKind
 from gateway.doors.guards import Handler, RunningServer
 from gateway.doors.wire import json_answer
-from gateway.errors import GatewayError, NotFoundError, OverloadedError
+from gateway.errors import ConfigError, GatewayError, NotFoundError, OverloadedError
+from gateway.keylife import KeyState, days_left
 from gateway.node import Node
+from gateway.partners import policy_is_in_force
 from gateway.problems import problem
 
+Gauges: TypeAlias = dict[str, list[tuple[dict[str, str], int]]]  # samples with their labels, by metric
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")  # what `Host` says when this machine asks itself
@@ -82,7 +87,7 @@ class OpsDoor:
     async def get_ready(self, _request: web.Request) -> web.Response:
         """Database and policy are there."""
         try:
-            await asyncio.to_thread(check_ready, self._node)
+            await asyncio.to_thread(check_exchanging, self._node)
         except GatewayError as error:
             # Why is for the operator's log and `gateway status`, not for whoever asks here.
             raise OverloadedError("the gateway is not ready") from error
@@ -92,16 +97,18 @@ class OpsDoor:
         """Counts, for this machine alone."""
         if not _is_local(request):
             raise NotFoundError("there is nothing here")
-        text = "\n".join(self._lines(await asyncio.to_thread(self._counts))) + "\n"
+        text = "\n".join(self._lines(await asyncio.to_thread(self._gauges))) + "\n"
         return web.Response(body=text.encode(), headers={"Content-Type": METRICS_TYPE})
 
-    def _counts(self) -> dict[str, int]:
+    def _gauges(self) -> Gauges:
+        now = self._node.clock()
         with self._node.store.reading() as tx:
             states = Counter(row.state for row in tx.people.partners())
             sets = tx.sets.all()
             jobs = tx.schedule.jobs()
-            return {
+            counts = {
                 "gateway_log_leaves": tx.log.size(),
+                "gateway_log_cosigned_leaves": tx.witness.largest_cosigned(),
                 "gateway_partners_active": states["active"],
                 "gateway_partners_other": states.total() - states["active"],
                 "gateway_sets_own": sum(not row.hub for row in sets),
@@ -111,10 +118,21 @@ class OpsDoor:
                 "gateway_sync_failing": sum(bool(job.failures) for job in jobs),
                 "gateway_paused_scopes": len(tx.people.pauses()),
             }
+            open_alarms = tx.alarms.counts()
+            ends = [(key.purpose, key.expires) for key in tx.keys.own() if key.state == KeyState.ACTIVE and key.expires]
+        purposes = sorted({purpose for purpose, _ in ends})
+        nearest = {one: min(expires for purpose, expires in ends if purpose == one) for one in purposes}
+        gauges: Gauges = {name: [({}, value)] for name, value in counts.items()}
+        # Every kind has its line, so that a monitor need not guess whether none is open or nobody counts.
+        gauges["gateway_alarms_open"] = [({"kind": kind}, open_alarms.get(kind, 0)) for kind in AlarmKind]
+        gauges["gateway_key_days_left"] = [
+            ({"purpose": purpose}, days_left(expires, now)) for purpose, expires in nearest.items()
+        ]
+        return gauges
 
-    def _lines(self, counts: Mapping[str, int]) -> Iterator[str]:
-        for name, value in counts.items():
-            yield from _metric(name, "gauge", [({}, value)])
+    def _lines(self, gauges: Gauges) -> Iterator[str]:
+        for name, samples in gauges.items():
+            yield from _metric(name, "gauge", samples)
         server = self._meters.server
         if server is not None:
             yield from _metric("gateway_connections", "gauge", [({}, server.connections)])
@@ -132,6 +150,14 @@ def check_ready(node: Node) -> None:
     with node.store.reading() as tx:
         tx.log.size()
     _ = node.policy.digest
+
+
+def check_exchanging(node: Node) -> None:
+    """The same, and that policy is the one in force: without it nothing is exchanged."""
+    check_ready(node)
+    with node.store.reading() as tx:
+        if not policy_is_in_force(tx, node):
+            raise ConfigError("the policy in the folder is not the one in force")
 
 
 def _metric(name: str, kind: str, samples: Iterable[tuple[dict[str, str], int]]) -> Iterator[str]:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, select
+from sqlalchemy import func as sql
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from gateway.store.tables import CosignatureRow, WitnessedLog, columns
+
+COSIGNATURE = columns(CosignatureRow)
+WITNESSED = columns(WitnessedLog)
+KEPT_COSIGNATURES = 16  # of each partner, newest first: some days of contacts, for an auditor who comes late
 
 
 class Witness:
@@ -10,3 +18,49 @@ class Witness:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    # Ours of theirs
+
+    def log(self, partner: str) -> WitnessedLog | None:
+        """What we hold of a partner's log."""
+        row = self._connection.execute(select(*WITNESSED).where(WITNESSED.partner == partner)).one_or_none()
+        return None if row is None else WitnessedLog(**row._mapping)
+
+    def logs(self) -> list[WitnessedLog]:
+        """What we hold of every partner's log, by partner."""
+        rows = self._connection.execute(select(*WITNESSED).order_by(WITNESSED.partner))
+        return [WitnessedLog(**row._mapping) for row in rows]
+
+    def put_log(self, row: WitnessedLog) -> None:
+        """Keep what we hold of a partner's log from now on."""
+        values = row.model_dump()
+        statement = upsert(WitnessedLog).values(**values)
+        self._connection.execute(statement.on_conflict_do_update(index_elements=["partner"], set_=values))
+
+    def forget(self, partner: str) -> None:
+        """Hold nothing of a partner's log. Its cosignatures of ours stay: they are true whatever becomes of it."""
+        self._connection.execute(delete(WitnessedLog).where(WITNESSED.partner == partner))
+
+    # Theirs of ours
+
+    def put_cosignature(self, row: CosignatureRow) -> None:
+        """Keep a partner's cosignature; its oldest ones beyond `KEPT_COSIGNATURES` go."""
+        values = row.model_dump()
+        statement = upsert(CosignatureRow).values(**values)
+        self._connection.execute(statement.on_conflict_do_update(index_elements=["partner", "size"], set_=values))
+        sizes = select(COSIGNATURE.size).where(COSIGNATURE.partner == row.partner).order_by(COSIGNATURE.size.desc())
+        oldest = self._connection.execute(sizes.offset(KEPT_COSIGNATURES - 1).limit(1)).scalar()
+        if oldest is not None:
+            where = (COSIGNATURE.partner == row.partner, COSIGNATURE.size < oldest)
+            self._connection.execute(delete(CosignatureRow).where(*where))
+
+    def cosignatures(self, size: int | None = None) -> list[CosignatureRow]:
+        """Partners' cosignatures under our checkpoints (or under that of one size), largest first."""
+        query = select(*COSIGNATURE).order_by(COSIGNATURE.size.desc(), COSIGNATURE.partner)
+        if size is not None:
+            query = query.where(COSIGNATURE.size == size)
+        return [CosignatureRow(**row._mapping) for row in self._connection.execute(query)]
+
+    def largest_cosigned(self) -> int:
+        """The size of our largest checkpoint that a partner cosigned; 0 without any."""
+        return int(self._connection.execute(select(sql.max(COSIGNATURE.size))).scalar() or 0)
