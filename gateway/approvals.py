@@ -1,20 +1,18 @@
 """Four eyes: what one person must not do alone is proposed, signed by a quorum of administrators, and then done.
 
-A proposal is a statement in canonical JSON, and its id is the SHA-256 of these bytes:
-
-    {"act":"partner_remove","agency":"XA-NCVI","arguments":{"partner":"XB-NCVI"},"by":"duty-officer",
-     "created":1795000000,"expires":1795604800,"proposal":"proposal 1"}
-
-Rules:
+A proposal is a statement (`proposals`, contracts/approvals-1.md), and its id is the SHA-256 of its bytes. Rules:
 
 1. An administrator signs the statement itself (DSSE, both algorithms) with a key under a passphrase of their own. The
    statement names the agency, so a signature given here says nothing anywhere else.
-2. Signatures are verified again, against the administrators of this moment, whenever they are counted: what somebody
-   wrote into the database counts for nothing.
-3. An administrator signs a proposal once. A proposal that has expired, or was done, takes no signature.
+2. Signatures are verified again, against the administrators of this moment, whenever they are counted; who these are,
+   and how many must sign, is itself proved by signatures (`standing`). What somebody wrote into the database counts
+   for nothing, and neither does a number in the settings that is lower than the signed one.
+3. An administrator signs a proposal once. A proposal that has expired, was withdrawn or done takes no signature. That
+   it was done is read in the log, not in its row.
 4. The signature that completes the quorum, the act, and the log entries of both commit together. If the act cannot be
    done any more, that signature is not kept either.
-5. Every try leaves a log entry: made, signed, executed, refused.
+5. Whoever signs is shown what the act would change, as things stand at that moment.
+6. Every try leaves a log entry: made, signed, executed, refused, expired, withdrawn.
 
 This module knows no acts: `keyadmin.ACTS` says what can be proposed.
 """
@@ -22,13 +20,14 @@ This module knows no acts: `keyadmin.ACTS` says what can be proposed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway import standing
 from gateway.audit import EventKind
 from gateway.crypto import canonical, dsse
-from gateway.crypto.keys import VerifyingKey
 from gateway.errors import (
+    AuditBrokenError,
     ConflictError,
     DeniedError,
     GatewayError,
@@ -37,20 +36,47 @@ from gateway.errors import (
     VerificationError,
 )
 from gateway.keystore import PersonalKey
-from gateway.model import int_member, require, text_member
 from gateway.node import Node
+from gateway.proposals import (
+    LIFETIME_SECONDS,
+    STATEMENT_TYPE,
+    Arguments,
+    Statement,
+    stored,
+    verified_signers,
+)
+from gateway.standing import Roster, roster
 from gateway.store import Transaction
-from gateway.store.tables import AdministratorRow, ApprovalRow, ProposalRow
+from gateway.store.tables import ApprovalRow, ProposalRow
 
-STATEMENT_TYPE = "application/vnd.partner-exchange.proposal+1"
-VERSION = "proposal 1"
-LIFETIME_SECONDS = 7 * 86_400  # long enough for a second person on another shift, short enough not to be forgotten
-MAX_STATEMENT_BYTES = 128 << 10  # an identity card of at most 64 KiB, in JSON in JSON
-MAX_ADMINISTRATOR_BYTES = 8 << 10  # two public keys are 2.7 KB in base64
-OPEN, DONE, EXPIRED = "open", "done", "expired"
+__all__ = [
+    "DONE",
+    "EXPIRED",
+    "LIFETIME_SECONDS",
+    "OPEN",
+    "STATEMENT_TYPE",
+    "WITHDRAWN",
+    "Act",
+    "Approvals",
+    "Arguments",
+    "Change",
+    "Proposal",
+]
 
-Arguments = Mapping[str, object]
-_MEMBERS = {"proposal", "act", "agency", "arguments", "by", "created", "expires"}
+OPEN, DONE, EXPIRED, WITHDRAWN = "open", "done", "expired", "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that an act would change: how it is now, and how it would be then. Empty: there is none."""
+
+    what: str
+    now: str
+    then: str
+
+
+def _nothing(_tx: Transaction, _node: Node, _arguments: Arguments) -> Sequence[Change]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +84,14 @@ class Act:
     """One kind of guarded act.
 
     `subject` says what would change ("XB-NCVI"), and raises MalformedError for arguments that the act cannot take.
-    `run` does it, within the transaction given; the last argument is the proposal's id, for the log.
+    `run` does it, within the transaction given; the last argument is the proposal's id, for the log. `difference` says
+    what it would change as things stand, reading only; for a change that can no longer be made it may say nothing.
     """
 
     sentence: str
     subject: Callable[[Arguments], str]
     run: Callable[[Transaction, Node, Arguments, str], None]
+    difference: Callable[[Transaction, Node, Arguments], Sequence[Change]] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,45 +109,6 @@ class Proposal:
     signers: tuple[str, ...]
     quorum: int
     arguments: Arguments
-
-
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    """What is proposed, as signed."""
-
-    act: str
-    agency: str
-    arguments: Arguments
-    by: str
-    created: int
-    expires: int
-
-    def dump(self) -> bytes:
-        raw = canonical.encode(
-            {
-                "proposal": VERSION,
-                "act": self.act,
-                "agency": self.agency,
-                "arguments": dict(self.arguments),
-                "by": self.by,
-                "created": self.created,
-                "expires": self.expires,
-            }
-        )
-        require(len(raw) <= MAX_STATEMENT_BYTES, "proposal: too large")
-        return raw
-
-    @classmethod
-    def parse(cls, raw: bytes) -> _Statement:
-        value = canonical.parse_canonical(raw, max_bytes=MAX_STATEMENT_BYTES)
-        if not isinstance(value, dict) or set(value) != _MEMBERS or value["proposal"] != VERSION:
-            raise MalformedError("proposal: members are not those of proposal 1")
-        arguments = value["arguments"]
-        if not isinstance(arguments, dict):
-            raise MalformedError("proposal: arguments is not an object")
-        members: dict[str, object] = dict(value)
-        act, agency, by = (text_member(members, name) for name in ("act", "agency", "by"))
-        return cls(act, agency, dict(arguments), by, int_member(members, "created"), int_member(members, "expires"))
 
 
 class Approvals:
@@ -140,15 +129,17 @@ class Approvals:
             MalformedError: an unknown act, or arguments that it cannot take.
             DeniedError: `by` is no administrator, or there are fewer administrators than the quorum.
             ConflictError: the same act waits for signatures already.
+            AuditBrokenError: who is an administrator cannot be told (`standing.roster`).
         """
         now = self._node.clock()
-        statement = _Statement(act, self._node.agency, arguments, by, now, now + LIFETIME_SECONDS)
+        statement = Statement(act, self._node.agency, arguments, by, now, now + LIFETIME_SECONDS)
         raw = statement.dump()
         identifier = hashlib.sha256(raw).hexdigest()
         subject = self._act(act).subject(arguments)
+        self.expire()
         try:
             with self._node.store.transaction() as tx:
-                self._check_proposer(tx, by)
+                self._check_proposer(roster(tx, self._node), by)
                 self._check_new(tx, statement)
                 row = ProposalRow(
                     id=identifier, act=act, statement=raw.decode(), state=OPEN, created=now, expires=statement.expires
@@ -156,7 +147,7 @@ class Approvals:
                 tx.people.add_proposal(row)
                 details = {**self._named(identifier, statement), "expires": statement.expires}
                 self._log(tx, EventKind.PROPOSAL_MADE, by, subject, details)
-        except (DeniedError, ConflictError) as error:
+        except (DeniedError, ConflictError, AuditBrokenError) as error:
             self._log_refusal(by, self._named(identifier, statement), error)
             raise
         return identifier
@@ -171,24 +162,28 @@ class Approvals:
             NotFoundError: no such proposal.
             DeniedError: the key is no administrator's here, or has signed already.
             ConflictError: the proposal is done or has expired, or its act cannot be done any more.
+            AuditBrokenError: as `propose`.
         """
         details: dict[str, object] = {"key_id": key.signing_key.public.key_set_id}
+        self.expire()
         try:
             with self._node.store.transaction() as tx:
                 row = tx.people.proposal(identifier)
-                statement = _stored(row)
+                statement = stored(row)
                 details |= self._named(row.id, statement)
-                self._check_may_sign(tx, row, statement, key)
+                people = roster(tx, self._node)
+                self._check_may_sign(tx, row, statement, key, people)
                 signature = dsse.sign(STATEMENT_TYPE, row.statement.encode(), key.signing_key)
                 approval = ApprovalRow(
                     proposal=row.id, administrator=key.name, signature=signature, at=self._node.clock()
                 )
                 tx.people.add_approval(approval)
-                signed = self._signers(tx, row)
-                counted = {"signatures": len(signed), "quorum": self._node.settings.quorum}
+                signed = self._signers(tx, row, people)
+                counted = {"signatures": len(signed), "quorum": people.quorum}
                 self._log(tx, EventKind.PROPOSAL_SIGNED, key.name, row.id, {**details, **counted})
-                if len(signed) >= self._node.settings.quorum:
+                if len(signed) >= people.quorum:
                     self._execute(tx, row, statement, signed, by=key.name)
+                standing.keep(tx, self._node)
         except OverloadedError:
             raise  # nothing was decided: the same try may succeed in a moment
         except GatewayError as error:
@@ -196,16 +191,70 @@ class Approvals:
             raise
         return self.get(row.id)
 
+    def withdraw(self, identifier: str, key: PersonalKey) -> Proposal:
+        """Close a proposal without doing it: whoever proposed it has thought again.
+
+        Raises:
+            NotFoundError: no such proposal.
+            DeniedError: the key is not its proposer's.
+            ConflictError: the proposal is closed already.
+        """
+        details: dict[str, object] = {"key_id": key.signing_key.public.key_set_id}
+        self.expire()
+        try:
+            with self._node.store.transaction() as tx:
+                row = tx.people.proposal(identifier)
+                statement = stored(row)
+                details |= self._named(row.id, statement)
+                known = roster(tx, self._node).administrators.get(statement.by)
+                if key.name != statement.by or known != key.signing_key.public:
+                    raise DeniedError("only whoever proposed it withdraws a proposal", remedy="let it expire, unsigned")
+                self._check_open(tx, row)
+                tx.people.set_proposal_state(row.id, WITHDRAWN)
+                closed = {**details, "reason": "withdrawn by its proposer"}
+                self._log(tx, EventKind.PROPOSAL_REFUSED, key.name, row.id, closed)
+        except OverloadedError:
+            raise
+        except GatewayError as error:
+            self._log_refusal(key.name, details, error)
+            raise
+        return self.get(row.id)
+
+    def expire(self) -> int:
+        """Close every proposal whose time is over, each on record; returns how many there were."""
+        now = self._node.clock()
+        with self._node.store.reading() as tx:
+            if all(row.expires > now for row in tx.people.proposals(state=OPEN)):
+                return 0
+        with self._node.store.transaction() as tx:
+            over = [row for row in tx.people.proposals(state=OPEN) if row.expires <= now]
+            for row in over:
+                tx.people.set_proposal_state(row.id, EXPIRED)
+                details: dict[str, object] = {"proposal": row.id, "deed": row.act, "reason": EXPIRED}
+                self._log(tx, EventKind.PROPOSAL_REFUSED, self._node.agency, row.id, details)
+        return len(over)
+
     def get(self, identifier: str) -> Proposal:
         """One proposal, by its id or its beginning."""
         with self._node.store.reading() as tx:
-            return self._describe(tx, tx.people.proposal(identifier))
+            return self._describe(tx, tx.people.proposal(identifier), roster(tx, self._node))
 
     def all(self, *, only_open: bool = False) -> list[Proposal]:
         """Every proposal, newest first."""
         with self._node.store.reading() as tx:
-            found = [self._describe(tx, row) for row in tx.people.proposals(state=OPEN if only_open else None)]
+            people = roster(tx, self._node)
+            rows = tx.people.proposals(state=OPEN if only_open else None)
+            found = [self._describe(tx, row, people) for row in rows]
         return [one for one in found if one.state == OPEN or not only_open]
+
+    def difference(self, identifier: str) -> list[Change]:
+        """What the act of an open proposal would change, as things stand now. Nothing for one that is closed."""
+        with self._node.store.reading() as tx:
+            row = tx.people.proposal(identifier)
+            statement = stored(row)
+            if row.state != OPEN:
+                return []
+            return list(self._act(statement.act).difference(tx, self._node, statement.arguments))
 
     # Checks
 
@@ -215,86 +264,83 @@ class Approvals:
             raise MalformedError("no such guarded act", remedy=f"known: {', '.join(sorted(self._acts))}")
         return act
 
-    def _check_proposer(self, tx: Transaction, by: str) -> None:
-        names = [row.name for row in tx.people.administrators()]
-        if len(names) < self._node.settings.quorum:
+    def _check_proposer(self, people: Roster, by: str) -> None:
+        found, quorum = len(people.administrators), people.quorum
+        if found < quorum:
             raise DeniedError(
-                f"a guarded act needs {self._node.settings.quorum} administrators, and there are {len(names)}",
+                f"a guarded act needs {quorum} administrators, and there are {found}",
                 remedy="add them with `gateway admin add NAME`",
             )
-        if by not in names:
+        if by not in people.administrators:
             raise DeniedError("only an administrator proposes", remedy="`gateway admin list` names them")
 
-    def _check_new(self, tx: Transaction, statement: _Statement) -> None:
+    def _check_new(self, tx: Transaction, statement: Statement) -> None:
         """The same act is proposed once at a time, so that its signatures come together."""
         for row in tx.people.proposals(state=OPEN):
-            known = _stored(row)
-            same = known.act == statement.act and known.arguments == dict(statement.arguments)
-            if same and row.expires > statement.created:
+            known = stored(row)
+            if known.act == statement.act and known.arguments == dict(statement.arguments):
                 raise ConflictError(
                     "the same act waits for signatures already",
                     remedy=f"sign it: `gateway approval sign {row.id[:12]} --admin NAME`",
                 )
 
-    def _check_may_sign(self, tx: Transaction, row: ProposalRow, statement: _Statement, key: PersonalKey) -> None:
-        known = _keys(tx.people.administrators()).get(key.name)
+    def _check_may_sign(
+        self, tx: Transaction, row: ProposalRow, statement: Statement, key: PersonalKey, people: Roster
+    ) -> None:
+        known = people.administrators.get(key.name)
         if known is None or known != key.signing_key.public:
             raise DeniedError("this key is not an administrator's of this gateway", remedy="see `gateway admin list`")
-        if row.state != OPEN:
-            raise ConflictError("this proposal is closed", remedy="propose the act again if it is still needed")
-        if statement.expires <= self._node.clock():
+        self._check_open(tx, row)
+        if statement.expires <= self._node.clock():  # whatever the row says
             raise ConflictError("this proposal has expired", remedy="propose the act again if it is still needed")
         if statement.agency != self._node.agency:
             raise VerificationError("this proposal was made at another gateway")
         if any(one.administrator == key.name for one in tx.people.approvals(row.id)):
             raise DeniedError("this administrator has signed already", remedy="another administrator must sign")
 
-    def _signers(self, tx: Transaction, row: ProposalRow) -> dict[str, VerifyingKey]:
-        """The administrators of now whose signatures over exactly this statement verify, each person once."""
-        keys = _keys(tx.people.administrators())
-        signed: dict[str, VerifyingKey] = {}
-        for one in tx.people.approvals(row.id):
-            key = keys.get(one.administrator)
-            if key is None or key in signed.values():
-                continue
-            try:
-                payload = dsse.verify(one.signature, key, STATEMENT_TYPE)
-            except (MalformedError, VerificationError):
-                continue  # rule 2: what does not verify was not signed
-            if payload == row.statement.encode():
-                signed[one.administrator] = key
-        return signed
+    def _check_open(self, tx: Transaction, row: ProposalRow) -> None:
+        again = "propose the act again if it is still needed"
+        if row.state == EXPIRED:
+            raise ConflictError("this proposal has expired", remedy=again)
+        if row.state != OPEN or standing.was_executed(tx, self._node, row.id):
+            raise ConflictError("this proposal is closed", remedy=again)
+
+    def _signers(self, tx: Transaction, row: ProposalRow, people: Roster) -> dict[str, str]:
+        """The administrators of now whose signatures over exactly this statement verify, with their key ids."""
+        signatures = [(one.administrator, one.signature) for one in tx.people.approvals(row.id)]
+        found = verified_signers(row.statement.encode(), signatures, people.administrators)
+        return {name: key.key_set_id for name, key in found.items()}
 
     # Doing
 
     def _execute(
-        self, tx: Transaction, row: ProposalRow, statement: _Statement, signed: Mapping[str, VerifyingKey], *, by: str
+        self, tx: Transaction, row: ProposalRow, statement: Statement, signed: Mapping[str, str], *, by: str
     ) -> None:
         act = self._act(statement.act)
         tx.people.set_proposal_state(row.id, DONE)
         act.run(tx, self._node, statement.arguments, row.id)
-        details = {**self._named(row.id, statement), "key_ids": sorted(key.key_set_id for key in signed.values())}
+        details = {**self._named(row.id, statement), "key_ids": sorted(signed.values())}
         self._log(tx, EventKind.PROPOSAL_EXECUTED, by, act.subject(statement.arguments), details)
 
-    def _describe(self, tx: Transaction, row: ProposalRow) -> Proposal:
-        statement = _stored(row)
+    def _describe(self, tx: Transaction, row: ProposalRow, people: Roster) -> Proposal:
+        statement = stored(row)
         act = self._act(statement.act)
         expired = row.state == OPEN and statement.expires <= self._node.clock()
         return Proposal(
             row.id,
-            row.act,
+            statement.act,
             act.subject(statement.arguments),
             act.sentence,
             statement.by,
             statement.created,
             statement.expires,
             EXPIRED if expired else row.state,
-            tuple(self._signers(tx, row)),
-            self._node.settings.quorum,
+            tuple(self._signers(tx, row, people)),
+            people.quorum,
             statement.arguments,
         )
 
-    def _named(self, identifier: str, statement: _Statement) -> dict[str, object]:
+    def _named(self, identifier: str, statement: Statement) -> dict[str, object]:
         digest = hashlib.sha256(canonical.encode(dict(statement.arguments))).hexdigest()
         return {"proposal": identifier, "deed": statement.act, "digest": digest}
 
@@ -308,20 +354,3 @@ class Approvals:
             known = {row.name for row in tx.people.administrators()}
             who = actor if actor in known else self._node.agency  # a name that anybody typed is no actor
             self._log(tx, EventKind.PROPOSAL_REFUSED, who, subject, {**details, "reason": error.message})
-
-
-def _stored(row: ProposalRow) -> _Statement:
-    """The statement of a row, if the row still is what its id says."""
-    raw = row.statement.encode()
-    if hashlib.sha256(raw).hexdigest() != row.id:
-        raise VerificationError("a stored proposal was altered")
-    return _Statement.parse(raw)
-
-
-def _keys(rows: list[AdministratorRow]) -> dict[str, VerifyingKey]:
-    """Administrators' public keys by name."""
-    found = {}
-    for row in rows:
-        value = canonical.parse_canonical(row.keys.encode(), max_bytes=MAX_ADMINISTRATOR_BYTES)
-        found[row.name] = VerifyingKey.from_json(value)
-    return found

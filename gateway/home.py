@@ -10,10 +10,11 @@ Rules:
 
 1. Founding is one step: the folder is made beside its place and put there whole, mode 0700. A crash before that step
    leaves a folder `.NAME.….new` beside it, whose keys nobody has seen; founding again takes no notice of it.
-2. Opening brings the database to the newest schema, loads every policy, compares the log's newest leaf with its newest
-   checkpoint, and records a policy set that was not in force before.
+2. Opening brings the database to the newest schema, loads every policy, and compares the log's newest leaf with its
+   newest checkpoint. A policy that is not the one in force stops exchange until two administrators have activated it.
 3. What the founders chose as four eyes cannot be lowered by editing the settings: agency, demo and the least quorum
-   are also in the database, and opening compares them.
+   are also in the database, and opening compares them. Who is an administrator, how many must sign and where each
+   partner stands is proved from the log (`standing`).
 
 Several processes may have one folder open: the database orders what they do.
 """
@@ -26,9 +27,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.audit import EventKind
 from gateway.config import READ_BY_PEOPLE, SETTINGS_FILE, Settings, dump_settings, load_settings, read_policies
@@ -36,14 +38,18 @@ from gateway.crypto import checkpoint, merkle
 from gateway.crypto.keys import SYSTEM_RANDOM, Random
 from gateway.crypto.seal import RFC9106_SECOND, Argon2Cost
 from gateway.errors import AuditBrokenError, ConfigError, ConflictError, GatewayError, NotFoundError
-from gateway.keystore import Keystore
+from gateway.keystore import Keystore, read_pin
 from gateway.model import MAX_TEXT_CHARS
-from gateway.node import POLICY_META, CheckpointSigner, Clock, Node, Policies, log_origin
+from gateway.node import CheckpointSigner, Clock, Node, Policies, log_origin
+from gateway.partners import record_policy
 from gateway.policy import FEDERATION, SCHEMA
 from gateway.shipped import policies_path
+from gateway.standing import settle
 from gateway.store import Store, Transaction
 
-KEYSTORE_FILE = "keystore.json"
+if TYPE_CHECKING:
+    from gateway.crypto.pkcs11 import Pkcs11Token
+
 ADMINISTRATORS = "administrators"
 
 AGENCY_META, NAME_META, DEMO_META, QUORUM_META = "agency", "name", "demo", "quorum"
@@ -87,22 +93,27 @@ def found(
     """
     if not 0 < len(name) <= MAX_TEXT_CHARS or not name.isprintable():
         raise ConfigError(f"the agency's name is not one line of at most {MAX_TEXT_CHARS} characters")
-    with _put_in_place(settings.folder) as draft:
-        building = replace(settings, folder=draft)
-        # 1. Keys first: if the passphrase will not do, nothing else needs to be made.
-        keystore = Keystore.create(draft / KEYSTORE_FILE, passphrase, now=clock(), random=random, cost=cost)
-        # 2. Settings and starter policies.
-        (draft / SETTINGS_FILE).write_text(dump_settings(settings), encoding="utf-8")
-        (draft / ADMINISTRATORS).mkdir(mode=0o700)
-        if not building.policies_folder.exists():
-            _copy_policies(building.policies_folder, settings.jurisdiction)
-        # 3. The database, with the first leaves of its log.
-        node = _node(building, keystore, clock, random)
-        try:
-            node.store.migrate()
-            _begin(node, name)
-        finally:
-            node.store.close()
+    with ExitStack() as undoing:
+        with _put_in_place(settings.folder) as draft:
+            building = replace(settings, folder=draft)
+            # 1. Keys first: if the passphrase will not do, nothing else needs to be made.
+            keystore = Keystore.create(
+                building.keystore_path, passphrase, now=clock(), token=open_token(settings), random=random, cost=cost
+            )
+            undoing.callback(keystore.discard)  # a file elsewhere, a key in a token: neither goes with the draft
+            # 2. Settings and starter policies.
+            (draft / SETTINGS_FILE).write_text(dump_settings(settings), encoding="utf-8")
+            (draft / ADMINISTRATORS).mkdir(mode=0o700)
+            if not building.policies_folder.exists():
+                _copy_policies(building.policies_folder, settings.jurisdiction)
+            # 3. The database, with the first leaves of its log.
+            node = _node(building, keystore, clock, random)
+            try:
+                node.store.migrate()
+                _begin(node, name)
+            finally:
+                node.store.close()
+        undoing.pop_all()
 
 
 def open_home(
@@ -124,10 +135,10 @@ def open_home(
     """
     # 1. Settings, keys, policies: each checked whole.
     settings = load_settings(folder)
-    keystore = Keystore.open(folder / KEYSTORE_FILE, passphrase)
+    keystore = Keystore.open(settings.keystore_path, passphrase, token=open_token(settings))
     node = _node(settings, keystore, clock, random)
     try:
-        digest = node.policy.digest
+        _ = node.policy.digest  # every rule is sound
         # 2. The database at the newest schema, and of this gateway.
         node.store.migrate()
         with node.store.reading() as tx:
@@ -135,14 +146,34 @@ def open_home(
             # 3. The end of the log as its checkpoint says.
             if check_log:
                 _check_end_of_log(tx, node)
-            known = tx.people.meta(POLICY_META)
-        # 4. A policy set that is new here comes into force on record.
-        if known != digest and check_log:
-            _activate_policy(node, digest)
+        # 4. Administrators, partners, pauses and the policy in force as the log has them. A folder that holds another
+        #    policy stops exchange (`partners.active_card`) until administrators have activated it.
+        if check_log:
+            settle(node)
     except BaseException:
         node.store.close()
         raise
     return node
+
+
+def open_token(settings: Settings) -> Pkcs11Token | None:
+    """The PKCS#11 token that the settings name, None if they name none. It is asked for nothing before it signs.
+
+    Raises:
+        ConfigError: its PIN cannot be read, or `python-pkcs11` is not installed.
+    """
+    if not settings.pkcs11_module:
+        return None
+    try:
+        from gateway.crypto.pkcs11 import Pkcs11Token  # noqa: PLC0415  only a gateway with a token needs its library
+    except ImportError as error:
+        raise ConfigError(
+            "python-pkcs11 is not installed",
+            place="pkcs11_module",
+            remedy='install the gateway with it: pip install "partner-exchange-gateway[hsm]"',
+        ) from error
+    pin = read_pin(settings.path_of(settings.pkcs11_pin_file))
+    return Pkcs11Token(str(settings.path_of(settings.pkcs11_module)), settings.pkcs11_token, pin)
 
 
 def agency_name(node: Node) -> str:
@@ -215,7 +246,7 @@ def _begin(node: Node, name: str) -> None:
         "demo": settings.demo,
         "key_ids": [*keystore.signing_key.public.key_ids, keystore.sealing_key.key_id],
     }
-    digest = node.policy.digest
+    _ = node.policy.digest  # every rule is sound
     with node.store.transaction() as tx:
         if tx.people.meta(AGENCY_META) is not None:
             raise ConflictError("the database belongs to a gateway already", remedy="name another database")
@@ -229,7 +260,7 @@ def _begin(node: Node, name: str) -> None:
             tx.people.set_meta(key, value)
         founded = node.event(EventKind.GATEWAY_INITIALISED, actor=node.agency, subject=node.agency, details=details)
         tx.log.append([founded])
-        _record_policy(tx, node, digest, previous="")
+        record_policy(tx, node, previous="")
 
 
 # Opening
@@ -280,16 +311,3 @@ def _broken(message: str) -> AuditBrokenError:
     error = AuditBrokenError(message)
     error.remedy = "stop the gateway, keep everything as it is, and run `gateway audit verify`"
     return error
-
-
-def _activate_policy(node: Node, digest: str) -> None:
-    with node.store.transaction() as tx:
-        previous = tx.people.meta(POLICY_META) or ""
-        if previous != digest:  # unless another process was first
-            _record_policy(tx, node, digest, previous=previous)
-
-
-def _record_policy(tx: Transaction, node: Node, digest: str, *, previous: str) -> None:
-    tx.people.set_meta(POLICY_META, digest)
-    details: dict[str, object] = {"policy": digest, "previous": previous}
-    tx.log.append([node.event(EventKind.POLICY_ACTIVATED, actor=node.agency, subject=digest, details=details)])

@@ -24,6 +24,7 @@ TLS_PIN = re.compile(r"[A-Za-z0-9+/]{43}=")  # base64 of SHA-256 over a SubjectP
 VENDOR_ALGORITHM = re.compile(r"vendor:[a-z0-9._-]{1,32}")
 MAX_TEXT_CHARS = 256  # a series name, a reference, a media type: longer is a mistake, not data
 MAX_LABELS = 4096  # labels of one set (DESIGN.md section 2)
+TEST_SET_PREFIX = "test-"  # the name of a set of invented data begins so; it alone moves while a partner is under test
 
 
 class FieldGroup(StrEnum):
@@ -229,6 +230,11 @@ class AdapterReport:
     def drop(self, field_name: str) -> None:
         """Count one value of a field that this gateway does not carry."""
         self.dropped_fields[field_name] = self.dropped_fields.get(field_name, 0) + 1
+
+
+def is_test_set(name: str) -> bool:
+    """Whether a set's full name says that its data are invented."""
+    return name.partition("/")[2].startswith(TEST_SET_PREFIX)
 
 
 def require(condition: object, message: str) -> None:

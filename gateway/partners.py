@@ -1,15 +1,64 @@
-"""Which partner may exchange now, asked within the transaction that acts on the answer."""
+"""Which partner may exchange what now, asked within the transaction that acts on the answer.
+
+A partner's row decides who gets in, so whoever writes the database must not decide it: each row carries a MAC under a
+key of the keystore, `put` alone writes it, and a row that does not fit it is believed by nobody. That an older row was
+not put back is told by the log: `standing.check` compares both.
+
+A partner is under test until two administrators lift that. Meanwhile only sets of invented data move, in either
+direction: those whose name begins with `test-`. Everything else looks as if it were not there.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from functools import lru_cache
 
-from gateway.errors import NotFoundError, OverloadedError
+from gateway.audit import EventKind
+from gateway.crypto import canonical
+from gateway.errors import AuditBrokenError, NotFoundError, OverloadedError
 from gateway.interchange import IdentityCard, parse_card
+from gateway.model import is_test_set
 from gateway.node import POLICY_META, Node
 from gateway.store import Transaction
+from gateway.store.tables import PartnerRow
 
+ACTIVE, SUSPENDED, REMOVED = "active", "suspended", "removed"
+REVOKED = "revoked"  # its signing key is compromised: it is shut out until it is enrolled anew
 PAUSED_RETRY_SECONDS = 300  # resuming takes two people
+POLICY_FILES_META = "policy files"
+_MAC_LABEL = "partner row 1"
+
+
+def put(node: Node, tx: Transaction, row: PartnerRow) -> None:
+    """Enrol a partner, or change its card, its state or what it may exchange. Nothing else writes partners' rows."""
+    row.mac = _mac(node, row)
+    tx.people.put_partner(row)
+
+
+def find(node: Node, tx: Transaction, agency: str) -> PartnerRow | None:
+    """The row of a partner in whatever state, or None.
+
+    Raises:
+        AuditBrokenError: this gateway did not write the row as it stands.
+    """
+    row = tx.people.find_partner(agency)
+    if row is not None and not fits(node, row):
+        raise AuditBrokenError("a partner's row in the database was not written by this gateway", place=agency)
+    return row
+
+
+def get(node: Node, tx: Transaction, agency: str) -> PartnerRow:
+    """The row of a partner in whatever state. NotFoundError without one; AuditBrokenError as `find`."""
+    row = find(node, tx, agency)
+    if row is None:
+        raise NotFoundError("no such partner", remedy="`gateway partner list` names those enrolled")
+    return row
+
+
+def fits(node: Node, row: PartnerRow) -> bool:
+    """Whether this gateway wrote the row as it stands."""
+    return hmac.compare_digest(row.mac, _mac(node, row))
 
 
 def active_card(node: Node, tx: Transaction, partner: str) -> IdentityCard:
@@ -19,15 +68,66 @@ def active_card(node: Node, tx: Transaction, partner: str) -> IdentityCard:
         NotFoundError: unknown, suspended, removed or pending: all look the same.
         OverloadedError: exchange is paused, or this process still decides by a policy that is no longer the one in
             force (then nothing leaves and nothing is taken until it is started again).
+        AuditBrokenError: as `find`.
     """
-    row = tx.people.find_partner(partner)
-    if row is None or row.state != "active":
+    row = find(node, tx, partner)
+    if row is None or row.state != ACTIVE:
         raise NotFoundError("no such partner")
     if tx.people.is_paused(partner):
         raise OverloadedError("exchange is paused", retry_after_seconds=PAUSED_RETRY_SECONDS)
-    if tx.people.meta(POLICY_META) not in (None, node.policy.digest):
-        raise OverloadedError("the policy was changed: the gateway must be started again")
+    if not policy_is_in_force(tx, node):
+        raise OverloadedError("the policy is being changed", retry_after_seconds=PAUSED_RETRY_SECONDS)
+    return card_in(row)
+
+
+def policy_is_in_force(tx: Transaction, node: Node) -> bool:
+    """Whether this process decides by the policy that the administrators activated: not one that lies in the folder and
+    waits for them, nor one from before, with which it was started."""
+    return tx.people.meta(POLICY_META) in (None, node.policy.digest)
+
+
+def record_policy(tx: Transaction, node: Node, *, previous: str, proposal: str = "") -> None:
+    """The policy of this process is in force from now on, on record; which files it consists of is kept beside it."""
+    digest = node.policy.digest
+    tx.people.set_meta(POLICY_META, digest)
+    tx.people.set_meta(POLICY_FILES_META, canonical.encode(policy_files(node)).decode())
+    details: dict[str, object] = {"policy": digest, "previous": previous}
+    if proposal:
+        details["proposal"] = proposal
+    tx.log.append([node.event(EventKind.POLICY_ACTIVATED, actor=node.agency, subject=digest, details=details)])
+
+
+def policy_files(node: Node) -> dict[str, object]:
+    """The files of this process's policy, each with the SHA-256 (hex) of its text."""
+    return {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(node.policies.texts.items())}
+
+
+def card_in(row: PartnerRow) -> IdentityCard:
+    """The identity card of a row that `find` gave."""
     return _parsed(row.card)
+
+
+def is_under_test(node: Node, tx: Transaction, agency: str) -> bool:
+    """Whether only sets of invented data move to and from a partner. Nobody is trusted with more by being unknown."""
+    row = find(node, tx, agency)
+    return not node.settings.demo and (row is None or row.test)
+
+
+def may_exchange(node: Node, tx: Transaction, agency: str, set_name: str) -> bool:
+    """Whether this set may move to or from this partner, as far as its test goes."""
+    return is_test_set(set_name) or not is_under_test(node, tx, agency)
+
+
+def _mac(node: Node, row: PartnerRow) -> bytes:
+    """Over all that decides; the last contact does not."""
+    words = (_MAC_LABEL, row.agency, row.jurisdiction, row.state, row.card, str(int(row.test)), str(row.added))
+    return node.keystore.row_mac(length_prefixed(*words))
+
+
+def length_prefixed(*words: str) -> bytes:
+    """Texts in one reading only: each behind its length, so that no two rows look alike."""
+    raws = [word.encode() for word in words]
+    return b"".join(len(raw).to_bytes(4, "big") + raw for raw in raws)
 
 
 @lru_cache(maxsize=256)

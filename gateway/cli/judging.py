@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.people import Admin, AdminPassphrase, KeyFile, guarded
 from gateway.cli.shell import Shell, bold, command, plain
 from gateway.config import read_examples, read_policies
 from gateway.errors import ConfigError, MalformedError, NotFoundError
+from gateway.keyadmin import activate_policy
 from gateway.model import ENTRY_GROUPS, HandlingCode, Label, Restriction, Surface, VictimStatus
 from gateway.policy import (
     FEDERATION,
@@ -98,6 +100,17 @@ def policy_explain(
     shell.table(rows, EXPLAIN_COLUMNS, "")
     for row in rows:
         shell.show(None, "", plain(str(row["sentence"])))
+
+
+@command(policy_app, "activate")
+def policy_activate(
+    shell: Shell, *, admin: Admin, key_file: KeyFile = None, admin_passphrase_file: AdminPassphrase = None
+) -> None:
+    """Bring the policy in the folder into force (guarded). A running gateway then stops until it is started again."""
+    with shell.node() as node:
+        check_policies(node.settings.policies_folder, node.settings.jurisdiction)
+        act = activate_policy(node)
+        guarded(shell, node, act, admin=admin, key_file=key_file, passphrase_file=admin_passphrase_file)
 
 
 def check_policies(folder: Path, jurisdiction: str) -> dict[str, object]:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, literal_column, select, update
 from sqlalchemy import func as sql
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.errors import NotFoundError
-from gateway.store.tables import AdministratorRow, ApprovalRow, Meta, PartnerRow, PauseRow, ProposalRow, columns
+from gateway.store.tables import (
+    AccessToken,
+    AdministratorRow,
+    ApprovalRow,
+    ClientSecret,
+    FeedHeadRow,
+    Meta,
+    OutboxRow,
+    PartnerRow,
+    PauseRow,
+    ProposalRow,
+    ScheduleRow,
+    columns,
+)
 
 ADMINISTRATOR = columns(AdministratorRow)
 APPROVAL = columns(ApprovalRow)
@@ -24,6 +38,17 @@ EVERYTHING = "*"  # the scope of a pause of the whole gateway
 _META = select(META.value).where(META.key == bindparam("key"))
 _FIND = select(*PARTNER).where(PARTNER.agency == bindparam("agency"))
 _PAUSED = select(sql.count()).select_from(PauseRow).where(PAUSE.scope.in_(bindparam("scopes", expanding=True)))
+
+
+class Issued(NamedTuple):
+    """How many of each a partner has: access tokens, feeds served to it, scheduled jobs, pages on their way, secrets of
+    stock clients."""
+
+    tokens: int
+    feeds: int
+    jobs: int
+    pushes: int
+    secrets: int
 
 
 class People:
@@ -60,7 +85,7 @@ class People:
         return [PartnerRow(**row._mapping) for row in rows]
 
     def put_partner(self, row: PartnerRow) -> None:
-        """Enrol a partner, or replace its card and state."""
+        """Keep a partner's row. Only `gateway.partners.put` calls this: a row needs its MAC."""
         values = row.model_dump()
         statement = upsert(PartnerRow).values(**values)
         statement = statement.on_conflict_do_update(index_elements=["agency"], set_=values)
@@ -71,13 +96,15 @@ class People:
         self._connection.execute(update(PartnerRow).where(PARTNER.agency == agency).values(contacted=now))
 
     def administrators(self) -> list[AdministratorRow]:
-        """Every administrator, by name."""
+        """Every administrator there ever was, by name. Who is one now, `gateway.standing` says."""
         rows = self._connection.execute(select(*ADMINISTRATOR).order_by(ADMINISTRATOR.name))
         return [AdministratorRow(**row._mapping) for row in rows]
 
-    def add_administrator(self, row: AdministratorRow) -> None:
-        """Add an administrator's public keys."""
-        self._connection.execute(insert(AdministratorRow), [row.model_dump()])
+    def put_administrator(self, row: AdministratorRow) -> None:
+        """Keep an administrator's public keys."""
+        values = row.model_dump()
+        statement = upsert(AdministratorRow).values(**values)
+        self._connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
 
     def add_proposal(self, row: ProposalRow) -> None:
         """Record a guarded act that waits for signatures."""
@@ -93,7 +120,8 @@ class People:
 
     def proposals(self, *, state: str | None = None) -> list[ProposalRow]:
         """Proposals, newest first."""
-        query = select(*PROPOSAL).order_by(PROPOSAL.created.desc(), PROPOSAL.id)
+        # Of those made within one second the row's own number tells which came later.
+        query = select(*PROPOSAL).order_by(PROPOSAL.created.desc(), literal_column("proposal.rowid").desc())
         if state is not None:
             query = query.where(PROPOSAL.state == state)
         return [ProposalRow(**row._mapping) for row in self._connection.execute(query)]
@@ -111,6 +139,19 @@ class People:
         columns = (APPROVAL.proposal, APPROVAL.administrator, APPROVAL.signature, APPROVAL.at)
         rows = self._connection.execute(select(*columns).where(APPROVAL.proposal == proposal))
         return [ApprovalRow(**row._mapping) for row in rows]
+
+    def issued(self, partner: str) -> Issued:
+        """What a partner has of us that ends when it is shut out."""
+        counts = (
+            select(sql.count()).select_from(AccessToken).where(columns(AccessToken).partner == partner),
+            select(sql.count()).select_from(FeedHeadRow).where(columns(FeedHeadRow).partner == partner),
+            select(sql.count()).select_from(ScheduleRow).where(columns(ScheduleRow).partner == partner),
+            select(sql.count())
+            .select_from(OutboxRow)
+            .where(columns(OutboxRow).partner == partner, columns(OutboxRow).state == "waiting"),
+            select(sql.count()).select_from(ClientSecret).where(columns(ClientSecret).partner == partner),
+        )
+        return Issued(*(self._connection.execute(count).scalar_one() for count in counts))
 
     def pause(self, scope: str, by: str, now: int) -> bool:
         """Pause a scope; False when it was paused already."""
