@@ -1,13 +1,13 @@
 """The gateway as a server: its doors put together, and the life of the process.
 
-    serve(node, card=…, background=[schedule.run_forever()], ready=print)
+    serve(exchange, background=[schedule.run_forever()], ready=print)
 
 Rules:
 
 1. TLS 1.3 and nothing below, with the certificate of the settings; plain HTTP only on a loopback address.
 2. `Host` is our public address, or a loopback name for the operators' door on this machine.
-3. Before the first caller comes: the database answers, the policy is loaded, and the guards have shown that they took
-   effect.
+3. Before the first caller comes: the database answers, the policy is loaded, the signing key signs, and the guards
+   have shown that they took effect.
 4. SIGTERM and SIGINT end it in order: background work first, then no new connection, then running requests. What
    cannot end in time is cut off; a deed commits whole or not at all.
 5. Where a background task fails the server ends with it. Half a gateway that looks alive would be worse.
@@ -29,6 +29,7 @@ from gateway.callers import Callers
 from gateway.config import Settings
 from gateway.doors.entrance import Entrance
 from gateway.doors.guards import RunningServer, ServerLimits, run_server
+from gateway.doors.keys import KeysDoor
 from gateway.doors.log import LogDoor
 from gateway.doors.native import NativeDoor
 from gateway.doors.oauth import OAuthDoor
@@ -40,36 +41,37 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 Background = Coroutine[Any, Any, None]
 
 
-def build_app(exchange: Exchange, *, card: bytes, meters: Meters | None = None) -> web.Application:
+def build_app(exchange: Exchange, *, meters: Meters | None = None) -> web.Application:
     """All doors of one gateway as an application that has not been started.
 
     Args:
-        card: our signed identity card.
         meters: where answers are counted.
     """
     node, meters = exchange.node, meters or Meters()
     entrance = Entrance(Callers(node), node.settings.requests_per_minute)
     app = web.Application(middlewares=[meters.middleware()])
     app.add_routes(OAuthDoor(entrance).routes())
-    app.add_routes(NativeDoor(exchange, entrance, card).routes())
+    app.add_routes(NativeDoor(exchange, entrance).routes())
+    app.add_routes(KeysDoor(exchange, entrance).routes())
     app.add_routes(LogDoor(node, entrance).routes())
     app.add_routes(OpsDoor(node, meters).routes())
     return app
 
 
-async def start(exchange: Exchange, *, card: bytes, limits: ServerLimits | None = None) -> RunningServer:
+async def start(exchange: Exchange, *, limits: ServerLimits | None = None) -> RunningServer:
     """The server of one gateway, listening; the caller closes it.
 
     Raises:
-        ConfigError: what the settings name cannot be used.
+        ConfigError: what the settings name cannot be used, or the token of the signing key.
         OverloadedError: the database does not answer.
     """
     meters, settings = Meters(), exchange.node.settings
     # 1. What must be in order before anybody is let in.
     await asyncio.to_thread(check_ready, exchange.node)
+    await asyncio.to_thread(exchange.node.keystore.check_signing)
     # 2. Listen behind the guards.
     server = await run_server(
-        build_app(exchange, card=card, meters=meters),
+        build_app(exchange, meters=meters),
         host=settings.listen_host,
         port=settings.listen_port,
         ssl_context=tls_context(settings),
@@ -83,7 +85,6 @@ async def start(exchange: Exchange, *, card: bytes, limits: ServerLimits | None 
 async def serve(
     exchange: Exchange,
     *,
-    card: bytes,
     background: Sequence[Background] = (),
     ready: Callable[[int], None] = lambda _port: None,
     limits: ServerLimits | None = None,
@@ -100,7 +101,7 @@ async def serve(
     """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     try:
-        server = await start(exchange, card=card, limits=limits)
+        server = await start(exchange, limits=limits)
     except BaseException:
         for work in background:
             work.close()

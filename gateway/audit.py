@@ -158,7 +158,7 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.PARTNER_TEST_LIFTED: frozenset({"partner", "proposal"}),
     EventKind.PARTNER_CARD_CHANGED: frozenset({"partner", "number", "card_digest", "key_ids"}),
     EventKind.CARD_ISSUED: frozenset({"number", "card_digest", "key_ids"}),
-    EventKind.KEY_SEEN: frozenset({"partner", "number"}),
+    EventKind.KEY_SEEN: frozenset({"partner", "number", "signing_number"}),
     EventKind.ALARM_RAISED: frozenset({"alarm", "kind", "level"}),
     EventKind.ALARM_CLOSED: frozenset({"alarm", "kind"}),
     EventKind.LOG_FORKED: frozenset(

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from gateway import keyring, ownkeys, standing
 from gateway.audit import EventKind
 from gateway.crypto import canonical
 from gateway.errors import (
@@ -32,10 +33,12 @@ from gateway.errors import (
     VerificationError,
 )
 from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
-from gateway.interchange import Cursor, FeedHead, IdentityCard
+from gateway.gossip import ToldLog
+from gateway.interchange import Cursor, FeedHead, IdentityCard, KeyConfirmation
 from gateway.model import SET_NAME
 from gateway.store.schedule import MAX_BACKOFF_SECONDS
 from gateway.store.tables import ScheduleRow
+from gateway.witness import is_forked
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
@@ -64,6 +67,24 @@ class PartnerLink(Protocol):
 
     async def mailbox(self, after: int) -> bytes | None:
         """Sealed mailbox messages above a number, None without any."""
+
+    async def checkpoint(self) -> bytes:
+        """The newest checkpoint of the partner's log, unverified."""
+
+    async def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """The hashes by which the partner shows that its log of `new` leaves extends that of `old`, unverified."""
+
+    async def post_cosignature(self, body: bytes) -> None:
+        """The partner has taken our cosignature of its checkpoint."""
+
+    async def witnessed(self) -> tuple[ToldLog, ...]:
+        """Third agencies' logs, and ours, as the partner witnessed them, unverified."""
+
+    async def keys(self, held: KeyConfirmation) -> bytes | None:
+        """What the partner says of its keys beyond what we hold of them, None when we hold everything."""
+
+    async def post_keys(self, news: bytes) -> KeyConfirmation:
+        """Tell the partner of our keys; returns what it holds of them then."""
 
 
 class Run(Protocol):
@@ -128,10 +149,12 @@ class PartnerSync:
         self._partner = partner
         self._on_page = on_page
         self._run = run
+        self._keys_agreed = False
 
     async def push(self, set_name: str) -> PushReport:
         """Bring the partner's mirror of our set to where we are; every page is answered by a receipt that verifies."""
         report = PushReport(self._partner, set_name)
+        await self.exchange_keys()
         # 1. What was on its way when something broke goes first: the same bytes, so the partner knows it again.
         await self._resend(report)
         for _ in range(MAX_VIEW_CHANGES):
@@ -148,12 +171,16 @@ class PartnerSync:
 
     async def pull(self, only: str | None = None) -> list[PullReport]:
         """Bring our mirrors of the partner's sets (or of one of them) to where the partner is."""
+        await self.exchange_keys()
         names = []
         for offered in await self._link.sets():
             name = offered.get("set")
             if not isinstance(name, str) or not SET_NAME.fullmatch(name):
                 raise MalformedError("the partner offers a set without a proper name")
-            if name.startswith(f"{self._partner}/") and only in (None, name):
+            if not name.startswith(f"{self._partner}/") or only not in (None, name):
+                continue
+            # One by name is asked for although the partner is under test here, and refused with the reason.
+            if only is not None or await self._run(self._exchange.mirrors.may_follow, self._partner, name):
                 names.append(name)
         if only is not None and not names:
             raise NotFoundError("the partner offers no such set")
@@ -196,6 +223,13 @@ class PartnerSync:
         failures: list[GatewayError] = []
         reports: list[PullReport] = []
         # Mail goes again at the end: what we have to say about what came (a withdrawal that took effect) goes at once.
+        await self.exchange_keys()  # without agreement about keys nothing else can succeed
+        try:
+            await self.witness()
+        except VerificationError:
+            raise  # its log forked: nothing goes to this partner any more, and nothing is taken from it
+        except GatewayError as error:
+            failures.append(error)
         for part in (self._resend_waiting, self.exchange_mail, self.pull, self._send_mail):
             try:
                 reports = await part() or reports
@@ -204,6 +238,44 @@ class PartnerSync:
         if failures:
             raise failures[0]
         return reports
+
+    async def witness(self) -> None:
+        """The partner's log extends what was seen of it and has our cosignature; what it witnessed itself is heard.
+
+        Raises:
+            VerificationError: the log does not; this is on record, and exchange with the partner is paused.
+        """
+        desk = self._exchange.witness
+        contact = await self._run(desk.begin, self._partner)
+        shown = await self._run(desk.read, contact, await self._asked(self._link.checkpoint()))
+        proofs = {pair: await self._asked(self._link.consistency(*pair)) for pair in shown.wanted}
+        body = await self._run(desk.take, contact, shown, proofs)
+        if body is not None:
+            await self._asked(self._link.post_cosignature(body))
+            await self._run(desk.note_posted, contact, shown)
+        await self._run(desk.hear_others, self._partner, await self._asked(self._link.witnessed()))
+
+    async def _asked(self, answer: Awaitable[T]) -> T:
+        """The partner's answer. A refusal is the partner's word, and no finding about its log."""
+        try:
+            return await answer
+        except VerificationError as error:
+            raise PartnerError("the partner refuses to have its log witnessed") from error
+
+    async def exchange_keys(self) -> None:
+        """Learn the partner's newer keys and tell it ours: once for each time we deal with it."""
+        if self._keys_agreed:
+            return
+        held = await self._run(keyring.held_of, self._exchange.node, self._partner)
+        theirs = await self._link.keys(held)
+        if theirs is not None:
+            held = await self._run(self._exchange.take_keys, self._partner, theirs)
+            await self._link.keys(held)  # what we name as held is confirmed: it need not wait for the next time
+        if not await self._run(keyring.has_all, self._exchange.node, self._partner):
+            news = await self._run(keyring.own_news, self._exchange.node)
+            answer = await self._link.post_keys(news.dump())
+            await self._run(keyring.confirm, self._exchange.node, self._partner, answer)
+        self._keys_agreed = True
 
     async def exchange_mail(self) -> None:
         """Send what waits for the partner, and fetch what it has for us."""
@@ -344,6 +416,7 @@ class Schedule:
         self._owner = owner or self._node.random.bytes(8).hex()
         self._run = run
         self._running: set[asyncio.Task[GatewayError | None]] = set()
+        self._kept_house = -1
 
     def plan(self) -> None:
         """Give every active partner its job; drop the jobs of those that are gone."""
@@ -403,6 +476,7 @@ class Schedule:
 
     async def _start_due(self) -> list[asyncio.Task[GatewayError | None]]:
         """Claim what is due, as far as there is room for it, and start it."""
+        await self._run(self._keep_house)
         await self._run(self.plan)
         started = []
         for job in await self._run(self._due):
@@ -416,6 +490,17 @@ class Schedule:
                 started.append(run)
         return started
 
+    def _keep_house(self) -> None:
+        """Our own keys' due changes once a minute; once an hour, whether our rows are as the log has them."""
+        minute = self._node.clock() // 60
+        if minute == self._kept_house:
+            return
+        hour, self._kept_house = self._kept_house // 60, minute
+        ownkeys.maintain(self._node)
+        if minute // 60 != hour:
+            with self._node.store.reading() as tx:
+                standing.check(tx, self._node)
+
     def status(self) -> list[JobStatus]:
         """What the schedule did and will do, by partner."""
         now = self._node.clock()
@@ -424,7 +509,7 @@ class Schedule:
             for job in tx.schedule.jobs():
                 state = "running" if job.lease_until > now else "failing" if job.failures else "waiting"
                 if tx.people.is_paused(job.partner):
-                    state = "paused"
+                    state = "forked" if is_forked(tx, job.partner) else "paused"
                 lines.append(
                     JobStatus(
                         job.partner,

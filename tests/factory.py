@@ -35,10 +35,13 @@ from gateway.crypto.seal import Argon2Cost
 from gateway.doors.guards import RunningServer, ServerLimits
 from gateway.exchange import Exchange
 from gateway.exchange.labels import SetDefaults
-from gateway.interchange import HEAD_TYPE, MAIL_TYPE, PAGE_TYPE, IdentityCard, parse_card, sign_card
+from gateway.home import open_token
+from gateway.interchange import IdentityCard, parse_card, sign_card
 from gateway.keystore import Keystore
 from gateway.model import EntryDraft, HandlingCode
-from gateway.node import CheckpointSigner, Node, Policies, log_origin, witness_name
+from gateway.node import CheckpointSigner, Node, Policies, log_origin
+from gateway.ownkeys import issued_card
+from gateway.partners import put as put_partner
 from gateway.store import Store
 from gateway.store.tables import PartnerRow
 
@@ -48,7 +51,8 @@ START_TIME = 1_795_000_000  # 18 November 2026, inside the validity of the shipp
 SHIPPED_POLICIES = Path(__file__).parent.parent / "policies"
 LEGAL_BASIS = "XA Police Data Act 2019, section 12"
 
-_SIGNERS: dict[str, SigningKey] = {}  # key set id -> key of a node whose card was made here
+_SIGNERS: dict[str, SigningKey] = {}  # key set id -> key of a node whose card was asked for
+_ISSUED: dict[str, bytes] = {}  # key set id -> that card
 
 
 class FakeClock:
@@ -103,7 +107,10 @@ def make_node(
         quorum=quorum,
         **settings,
     )
-    keystore = Keystore.create(folder / "keystore.json", PASSPHRASE, now=clock(), random=random, cost=CHEAP)
+    token = open_token(chosen)
+    keystore = Keystore.create(
+        folder / "keystore.json", PASSPHRASE, now=clock(), token=token, random=random, cost=CHEAP
+    )
     shutil.copy(_empty_database(), folder / "gateway.db")
     node = open_node(chosen, keystore, clock=clock, random=random)
     details = {"agency": agency, "jurisdiction": agency[:2], "origin": log_origin(agency), "quorum": quorum}
@@ -126,37 +133,27 @@ def open_node(settings: Settings, keystore: Keystore, *, clock: FakeClock, rando
     return Node(settings, store, keystore, policies, clock, random)
 
 
-def card_of(node: Node, url: str = "") -> IdentityCard:
-    """The node's identity card; `url` is where it answers, its public URL if empty."""
-    _SIGNERS[node.keystore.signing_key.public.key_set_id] = node.keystore.signing_key
-    return IdentityCard(
-        agency=node.agency,
-        jurisdiction=node.settings.jurisdiction,
-        name=f"National unit of {node.settings.jurisdiction}",
-        url=url or node.settings.public_url,
-        signing=node.keystore.signing_key.public,
-        opening=(node.keystore.sealing_key,),
-        tokens=(node.keystore.token_key.card_jwk(),),
-        log=str(node.keystore.log_key(log_origin(node.agency)).verifier),
-        witness=str(node.keystore.witness_key(witness_name(node.agency)).verifier),
-        payload_types=(HEAD_TYPE, PAGE_TYPE, MAIL_TYPE),
-        test=False,
-        created=node.clock(),
-    )
+def card_of(node: Node) -> IdentityCard:
+    """The node's identity card as it stands now."""
+    return parse_card(signed_card_of(node))
 
 
-def signed_card_of(node: Node, url: str = "") -> bytes:
+def signed_card_of(node: Node) -> bytes:
     """The node's identity card as it hands it out."""
-    return sign_card(card_of(node, url), node.keystore.signing_key)
+    raw = issued_card(node)
+    _SIGNERS[node.keystore.signing_key.public.key_set_id] = node.keystore.signing_key
+    _ISSUED[node.keystore.signing_key.public.key_set_id] = raw
+    return raw
 
 
-def enrol(node: Node, card: IdentityCard | bytes, *, state: str = "active") -> None:
+def enrol(node: Node, card: IdentityCard | bytes, *, state: str = "active", test: bool = False) -> None:
     """Put an identity card among a node's partners, without the four eyes that this takes outside tests.
 
     Args:
         card: as `card_of` made it (it is signed here with its owner's key), or signed already.
+        test: whether only sets of invented data move.
     """
-    signed = card if isinstance(card, bytes) else sign_card(card, _SIGNERS[card.signing.key_set_id])
+    signed = card if isinstance(card, bytes) else _signed(card)
     parsed = parse_card(signed)
     row = PartnerRow(
         agency=parsed.agency,
@@ -164,9 +161,24 @@ def enrol(node: Node, card: IdentityCard | bytes, *, state: str = "active") -> N
         state=state,
         card=signed.decode(),
         added=node.clock(),
+        test=test,
     )
+    details: dict[str, object] = {
+        "partner": parsed.agency,
+        "card_digest": hashlib.sha256(signed).hexdigest(),
+        "test": test,
+    }
     with node.store.transaction() as tx:
-        tx.people.put_partner(row)
+        put_partner(node, tx, row)
+        tx.log.append([_of_partner(node, EventKind.PARTNER_ADDED, parsed.agency, details)])
+    if state != "active":
+        set_state(node, parsed.agency, state)
+
+
+def _signed(card: IdentityCard) -> bytes:
+    """The card as its owner issued it; one that a test has changed is signed anew."""
+    issued = _ISSUED[card.signing.key_set_id]
+    return issued if parse_card(issued) == card else sign_card(card, _SIGNERS[card.signing.key_set_id])
 
 
 def befriend(*nodes: Node) -> None:
@@ -180,7 +192,22 @@ def set_state(node: Node, agency: str, state: str) -> None:
     with node.store.transaction() as tx:
         row = tx.people.partner(agency)
         row.state = state
-        tx.people.put_partner(row)
+        put_partner(node, tx, row)
+        kind = _KINDS.get(state)
+        if kind is not None:
+            tx.log.append([_of_partner(node, kind, agency, {"partner": agency})])
+
+
+def _of_partner(node: Node, kind: EventKind, agency: str, details: dict[str, object]) -> Event:
+    """What the log says of it: a gateway believes no row of a partner that its log does not tell of."""
+    return node.event(kind, actor=node.agency, subject=agency, details=details)
+
+
+_KINDS = {
+    "active": EventKind.RESUMED,
+    "suspended": EventKind.PARTNER_SUSPENDED,
+    "removed": EventKind.PARTNER_REMOVED,
+}
 
 
 def loopback(**settings: Any) -> dict[str, Any]:
@@ -257,7 +284,7 @@ UNBOUNDED = ServerLimits(requests_per_second_per_address=1e6, request_burst_per_
 @asynccontextmanager
 async def serving(exchange: Exchange, limits: ServerLimits = UNBOUNDED) -> AsyncIterator[RunningServer]:
     """The exchange's gateway listening where its settings say, without a limit on requests from one address."""
-    server = await start(exchange, card=signed_card_of(exchange.node), limits=limits)
+    server = await start(exchange, limits=limits)
     try:
         yield server
     finally:

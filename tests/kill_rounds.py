@@ -91,9 +91,7 @@ def serve_process(home: Path, pipe: Connection) -> None:
     """The gateway as a server, until it is ended."""
     with _opened(home) as node:
         exchange = Exchange(node)
-        asyncio.run(
-            serve(exchange, card=export_card(node), ready=lambda _port: pipe.send(("begins", 0)), limits=UNBOUNDED)
-        )
+        asyncio.run(serve(exchange, ready=lambda _port: pipe.send(("begins", 0)), limits=UNBOUNDED))
 
 
 def import_process(home: Path, pipe: Connection, drafts: Sequence[EntryDraft]) -> None:

@@ -8,13 +8,14 @@ an honest gateway would never send.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import TypeVar
 
-from factory import FakeClock, card_of
+from factory import FakeClock, SeededRandom, card_of, open_node
 from gateway.columns.block import decode
 from gateway.columns.rows import GROUP_CODES
 from gateway.crypto import envelope
@@ -22,7 +23,8 @@ from gateway.crypto.keys import SigningKey, new_message_id
 from gateway.errors import GatewayError, PartnerError
 from gateway.exchange import Exchange
 from gateway.exchange.shelf import CHANGES, block_id
-from gateway.interchange import HEAD_TYPE, PAGE_TYPE, Cursor, FeedHead, IdentityCard, PageHead
+from gateway.gossip import ToldLog
+from gateway.interchange import HEAD_TYPE, PAGE_TYPE, Cursor, FeedHead, IdentityCard, KeyConfirmation, PageHead
 from gateway.node import Node
 from gateway.sync import PartnerSync, Schedule
 
@@ -121,6 +123,28 @@ class MemoryLink:
         body = self._ask("mailbox", lambda there: there.mailbox_for(self.caller, after))
         return None if body is None else self.network.damaged(body)
 
+    async def keys(self, held: KeyConfirmation) -> bytes | None:
+        return self._ask("keys", lambda there: there.keys_for(self.caller, held))
+
+    async def post_keys(self, news: bytes) -> KeyConfirmation:
+        return self._ask("post keys", lambda there: there.take_keys(self.caller, news))
+
+    async def checkpoint(self) -> bytes:
+        return self._ask("checkpoint", lambda there: there.witness.note_of())
+
+    async def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        def answer(there: Exchange) -> tuple[bytes, ...]:
+            with there.node.store.reading() as tx:
+                return tuple(tx.log.consistency_proof(old, new))
+
+        return self._ask("consistency", answer)
+
+    async def post_cosignature(self, body: bytes) -> None:
+        self._ask("cosignature", lambda there: there.witness.take_cosignature(self.caller, body))
+
+    async def witnessed(self) -> tuple[ToldLog, ...]:
+        return self._ask("witnessed", lambda there: tuple(there.witness.told_logs(self.caller)))
+
     def _ask(self, what: str, answer: Callable[[Exchange], T]) -> T:
         return self.network.carry(self.caller, self.callee, what, answer)
 
@@ -189,6 +213,18 @@ class Rogue:
         return self.envelope(raw, PAGE_TYPE, **manifest)
 
 
+def copy_of(exchange: Exchange, name: str) -> Exchange:
+    """The gateway again, with the same keys over a copy of its database: from here on two histories of one log."""
+    settings = exchange.node.settings
+    shutil.copy(settings.folder / settings.database, settings.folder / f"{name}.db")
+    clock = exchange.node.clock
+    assert isinstance(clock, FakeClock)
+    node = open_node(
+        replace(settings, database=f"{name}.db"), exchange.node.keystore, clock=clock, random=SeededRandom(name)
+    )
+    return Exchange(node)
+
+
 def refused(function: Callable[[], object]) -> GatewayError:
     """The error with which a call was refused."""
     try:
@@ -198,4 +234,15 @@ def refused(function: Callable[[], object]) -> GatewayError:
     raise AssertionError("it was not refused")
 
 
-__all__ = ["Faults", "MemoryLink", "Network", "PageHead", "Rogue", "card_of", "held_entries", "here", "refused"]
+__all__ = [
+    "Faults",
+    "MemoryLink",
+    "Network",
+    "PageHead",
+    "Rogue",
+    "card_of",
+    "copy_of",
+    "held_entries",
+    "here",
+    "refused",
+]

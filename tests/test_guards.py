@@ -679,7 +679,7 @@ async def test_every_refusal_is_a_problem(server: RunningServer, path: str, meth
 
 async def test_a_caller_that_did_not_prove_itself_is_challenged(server: RunningServer) -> None:
     status, headers, _ = await ask(server, request(path="/unauthenticated"))
-    assert (status, headers["www-authenticate"]) == (401, "DPoP")
+    assert (status, headers["www-authenticate"]) == (401, 'DPoP algs="Ed25519 EdDSA ES256"')
 
 
 async def test_a_redirect_stays_a_redirect(server: RunningServer) -> None:

@@ -413,6 +413,15 @@ def test_no_block_part_survives_a_flipped_byte(evidence: Evidence) -> None:
             assert found.index == leaves[block]
 
 
+def test_no_block_part_vanishes_as_if_policy_had_withheld_it(evidence: Evidence) -> None:
+    leaves = dict(rows(evidence, "SELECT id, leaf FROM block"))
+    for block, part in rows(evidence, "SELECT block_id, part FROM block_part"):
+        gone = "DELETE FROM block_part WHERE block_id = :block AND part = :part"
+        found = block_fault(evidence, gone, block=block, part=part)
+        assert found is not None
+        assert found.index == leaves[block]
+
+
 def test_no_two_parts_change_places_within_a_block_or_between_blocks(evidence: Evidence) -> None:
     parts = [(block, part) for block, part in rows(evidence, "SELECT block_id, part FROM block_part")]
     swap = (

@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -38,6 +39,7 @@ from gateway.crypto import checkpoint, merkle
 from gateway.crypto.checkpoint import VerifierKey
 from gateway.crypto.keys import new_message_id
 from gateway.crypto.tokens import make_assertion, make_dpop
+from gateway.doors.answers import CHALLENGE
 from gateway.doors.native import SPOOL_BYTES
 from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
 from gateway.interchange import START, Cursor, parse_card
@@ -71,11 +73,13 @@ class Caller:
     session: aiohttp.ClientSession
     token: str = ""
     at: str = ""  # where it really listens, if that is not where its card says
+    nonce: str | None = None  # the newest that it was given
 
     def proof(self, method: str, path: str, *, token: str | None = None, base: str = "") -> str:
         url = (base or self.there.settings.public_url) + path.partition("?")[0]
         jti = new_message_id(self.here.random)
-        return make_dpop(self.here.keystore.token_key, method, url, self.here.clock(), jti, access_token=token)
+        key, now = self.here.keystore.token_key, self.here.clock()
+        return make_dpop(key, method, url, now, jti, access_token=token, nonce=self.nonce)
 
     def form(self) -> dict[str, str]:
         jti = new_message_id(self.here.random)
@@ -87,9 +91,18 @@ class Caller:
         url = (self.at or self.there.settings.public_url) + path
         options.setdefault("allow_redirects", False)
         async with self.session.request(method, aiohttp.client.URL(url, encoded=True), **options) as response:
+            self.nonce = response.headers.get("DPoP-Nonce", self.nonce)
             return Answer(response.status, CIMultiDict(response.headers), await response.read())
 
+    async def learn(self) -> None:
+        """Ask for a nonce, as who comes for the first time does."""
+        if self.nonce is None:
+            headers = {"DPoP": self.proof("POST", "/v1/token")}
+            answer = await self.plain("POST", "/v1/token", data=self.form(), headers=headers)
+            assert (answer.status, answer.json["error"]) == (400, "use_dpop_nonce")
+
     async def ask_token(self, form: Any = None, **headers: str) -> Answer:
+        await self.learn()
         headers.setdefault("DPoP", self.proof("POST", "/v1/token"))
         return await self.plain("POST", "/v1/token", data=self.form() if form is None else form, headers=headers)
 
@@ -153,7 +166,53 @@ async def test_the_token_endpoint_answers_as_oauth_wants(caller: Caller) -> None
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
-    assert set(answer.json) == {"access_token", "expires_in", "token_type"}
+    assert set(answer.json) == {"access_token", "expires_in", "scope", "token_type"}
+    assert answer.headers["DPoP-Nonce"]
+
+
+async def test_who_comes_without_a_nonce_is_given_one(caller: Caller) -> None:
+    clock = caller.there.clock
+    first = await caller.plain(
+        "POST", "/v1/token", data=caller.form(), headers={"DPoP": caller.proof("POST", "/v1/token")}
+    )
+    assert (first.status, first.json["error"], len(first.headers["DPoP-Nonce"])) == (400, "use_dpop_nonce", 32)
+    await caller.ask("GET", "/v1/sets")
+    caller.nonce = None
+    headers = {"Authorization": f"DPoP {caller.token}", "DPoP": caller.proof("GET", "/v1/sets", token=caller.token)}
+    again = await caller.plain("GET", "/v1/sets", headers=headers)
+    assert (again.status, again.headers["WWW-Authenticate"]) == (401, f'{CHALLENGE}, error="use_dpop_nonce"')
+    assert (await caller.ask("GET", "/v1/sets")).status == 200  # with the nonce that came with it
+    assert isinstance(clock, FakeClock)
+    for seconds, is_fresh in ((149, False), (1, True), (10, False)):
+        clock.advance(seconds)
+        assert ("DPoP-Nonce" in (await caller.ask("GET", "/v1/sets")).headers) is is_fresh
+    assert events(caller.there, EventKind.TOKEN_REFUSED) == []
+
+
+async def test_refusals_are_dated_by_the_clock_that_judged(caller: Caller) -> None:
+    assert isinstance(caller.there.clock, FakeClock)
+    for answer in (
+        await caller.plain("POST", "/v1/token", data={"grant_type": "password"}),
+        await caller.ask_token({**caller.form(), "client_assertion": "x.y.z"}),
+        await caller.plain("GET", "/v1/sets"),
+    ):
+        assert answer.status in (400, 401)
+        assert parsedate_to_datetime(answer.headers["Date"]).timestamp() == caller.there.clock()
+
+
+async def test_a_token_of_one_surface_opens_no_other(caller: Caller) -> None:
+    for scope, path, other in (("log", "/v1/log/checkpoint", "/v1/sets"), ("native", "/v1/sets", "/v1/log/checkpoint")):
+        answer = await caller.ask_token({**caller.form(), "scope": scope})
+        caller.token = answer.json["access_token"]
+        assert answer.json["scope"] == scope
+        assert (await caller.ask("GET", path)).status == 200
+        refused = await caller.ask("GET", other)
+        assert (refused.status, refused.json["type"]) == (403, "urn:gateway:problem:denied")
+        missing = "native" if scope == "log" else "log"
+        challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{missing}"'
+        assert refused.headers["WWW-Authenticate"] == challenge
+    refused = await caller.ask_token({**caller.form(), "scope": "taxii"})
+    assert (refused.status, refused.json["error"]) == (400, "invalid_scope")
 
 
 async def test_token_refusals_are_oauth_errors(caller: Caller) -> None:
@@ -161,7 +220,7 @@ async def test_token_refusals_are_oauth_errors(caller: Caller) -> None:
     assert (await caller.ask_token(form)).status == 200
     replayed = await caller.ask_token(form)
     assert (replayed.status, replayed.json["error"]) == (401, "invalid_client")
-    assert replayed.headers["WWW-Authenticate"] == "DPoP"
+    assert replayed.headers["WWW-Authenticate"] == CHALLENGE
     no_proof = await caller.plain("POST", "/v1/token", data=caller.form())
     assert (no_proof.status, no_proof.json["error"]) == (400, "invalid_dpop_proof")
     grant = await caller.ask_token({**caller.form(), "grant_type": "password"})
@@ -192,6 +251,10 @@ async def test_the_metadata_name_issuer_and_endpoint(caller: Caller) -> None:
     url = caller.there.settings.public_url
     assert (answer.json["issuer"], answer.json["token_endpoint"]) == (url, f"{url}/v1/token")
     assert answer.json["token_endpoint_auth_methods_supported"] == ["private_key_jwt"]
+    assert answer.json["scopes_supported"] == ["native", "log", "taxii", "hashsharing"]
+    algorithms = ["Ed25519", "EdDSA", "ES256"]
+    assert answer.json["token_endpoint_auth_signing_alg_values_supported"] == algorithms
+    assert answer.json["dpop_signing_alg_values_supported"] == algorithms
 
 
 # Who may come in
@@ -226,7 +289,7 @@ async def test_nobody_enters_without_a_proof_and_all_hear_the_same(caller: Calle
             for headers in ({}, bearer, elsewhere, other_method, other_path)
         ]
         assert answers[0][0] == 401
-        assert answers[0][1]["WWW-Authenticate"] == "DPoP"
+        assert answers[0][1]["WWW-Authenticate"] == CHALLENGE
         assert all(answer == answers[0] for answer in answers), path
         assert (await caller.ask(method, path)).status != 401
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from factory import FakeClock, befriend, drafts, link_to, loopback, make_node, make_set, serving, signed_card_of
+from factory import FakeClock, befriend, drafts, link_to, loopback, make_node, make_set, serving
 from gateway.app import build_app
-from gateway.callers import TokenError
+from gateway.callers import Scope, TokenError
 from gateway.crypto.tokens import TokenAlgorithm
+from gateway.doors.answers import CHALLENGE
 from gateway.doors.native import CARD_TYPE
 from gateway.errors import GatewayError
 from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
 from gateway.interchange import START
+from gateway.sync import PartnerSync
 
 CONTRACTS = Path(__file__).parent.parent / "contracts"
 CONTRACT: dict[str, Any] = yaml.safe_load((CONTRACTS / "openapi.yaml").read_text(encoding="utf-8"))
@@ -57,7 +60,7 @@ def test_the_contract_is_valid_openapi() -> None:
 
 
 def test_routes_and_methods_of_the_application_are_those_of_the_contract(xa: Exchange) -> None:
-    app = build_app(xa, card=signed_card_of(xa.node))
+    app = build_app(xa)
     served = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
     assert served == {(method, path) for method, path, _ in operations()}
 
@@ -113,6 +116,9 @@ async def test_answers_are_those_of_the_contract(xa: Exchange, tmp_path: Path) -
         await link.card()
         await link.checkpoint()
         await link.consistency(1, 2)
+        await link.witnessed()
+        await PartnerSync(xb, link, "XA-NCVI").witness()
+        assert (await link._ask("GET", "/v1/log/cosigned", max_bytes=4000)).body
         for wrong in (link.head(f"{agency}/absent", ""), link.post_envelope(b"rubbish"), link.mailbox(9)):
             with pytest.raises(GatewayError):
                 await wrong
@@ -145,6 +151,11 @@ def test_closed_lists_of_the_contract_are_those_of_the_code() -> None:
     schemas = CONTRACT["components"]["schemas"]
     assert schemas["OAuthError"]["properties"]["error"]["enum"] == [str(error) for error in TokenError]
     assert schemas["Algorithms"]["const"] == [str(algorithm) for algorithm in TokenAlgorithm]
+    metadata = CONTRACT["paths"]["/.well-known/oauth-authorization-server"]["get"]["responses"]["200"]["content"]
+    scopes = metadata["application/json"]["schema"]["properties"]["scopes_supported"]["const"]
+    assert scopes == [str(scope) for scope in Scope]
+    challenge = CONTRACT["components"]["headers"]["Challenge"]["schema"]["pattern"]
+    assert re.fullmatch(challenge, CHALLENGE)
     posted = CONTRACT["paths"]["/v1/envelopes"]["post"]["responses"]["200"]["content"]
     assert set(posted) == {RECEIPT_MEDIA_TYPE, CURSOR_MEDIA_TYPE}
     assert set(CONTRACT["paths"]["/v1/card"]["get"]["responses"]["200"]["content"]) == {CARD_TYPE}

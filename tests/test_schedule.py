@@ -17,7 +17,7 @@ from factory import FakeClock, befriend, drafts, make_node, make_set, reopened, 
 from gateway import audit
 from gateway.errors import ConflictError, NotFoundError, OverloadedError, PartnerError
 from gateway.exchange import Exchange
-from gateway.interchange import Cursor, IdentityCard
+from gateway.interchange import IdentityCard
 from gateway.store.tables import ScheduleRow
 from gateway.sync import LEASE_SECONDS, MAX_BACKOFF_SECONDS, MAX_RUNS_AT_ONCE, JobStatus, Run, Schedule
 from partner_simulator import MemoryLink, Network, here
@@ -28,29 +28,16 @@ DAY = 86_400
 
 
 @dataclass
-class Held:
-    """A link that stops at its first question until it is let go."""
+class Held(MemoryLink):
+    """A link that stops when it is asked for the mailbox, until it is let go."""
 
-    link: MemoryLink
     gate: asyncio.Event
     asked: asyncio.Event
-
-    async def sets(self) -> list[dict[str, object]]:
-        return await self.link.sets()
-
-    async def head(self, set_name: str, etag: str) -> tuple[str, bytes] | None:
-        return await self.link.head(set_name, etag)
-
-    async def changes(self, set_name: str, cursor: Cursor) -> bytes | None:
-        return await self.link.changes(set_name, cursor)
-
-    async def post_envelope(self, body: bytes) -> tuple[str, bytes]:
-        return await self.link.post_envelope(body)
 
     async def mailbox(self, after: int) -> bytes | None:
         self.asked.set()
         await self.gate.wait()
-        return await self.link.mailbox(after)
+        return await super().mailbox(after)
 
 
 @dataclass
@@ -80,8 +67,10 @@ class Setting:
 
         @asynccontextmanager
         async def link_for(card: IdentityCard) -> AsyncIterator[MemoryLink | Held]:
-            link = MemoryLink(self.network, HUB, card.agency)
-            yield Held(link, gate, asked) if card.agency == only else link
+            if card.agency == only:
+                yield Held(self.network, HUB, card.agency, gate, asked)
+            else:
+                yield MemoryLink(self.network, HUB, card.agency)
 
         return Schedule(exchange, link_for, run=here), gate, asked
 

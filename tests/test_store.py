@@ -363,7 +363,7 @@ def test_a_token_dies_with_its_time_its_partner_and_its_revocation(store: Store)
     with store.transaction() as tx:
         tx.people.put_partner(partner("active"))
         tx.tokens.add(b"one", "XB-NCVI", "thumb", 100)
-        assert tx.tokens.find(b"one", 99) == ("XB-NCVI", "thumb")
+        assert tx.tokens.find(b"one", 99) == ("XB-NCVI", "thumb", 100, "", b"")
         assert tx.tokens.find(b"one", 100) is None
         tx.people.put_partner(partner("suspended"))
         assert tx.tokens.find(b"one", 99) is None

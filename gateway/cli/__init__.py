@@ -25,6 +25,8 @@ ROOMS = {
     "admin": "people",
     "approval": "people",
     "partner": "people",
+    "key": "keys",
+    "surface": "surfaces",
     "pause": "people",
     "resume": "people",
     "set": "sets",
@@ -38,6 +40,7 @@ ROOMS = {
     "message": "mail",
     "policy": "judging",
     "audit": "auditing",
+    "alarm": "alarms",
     "inspect": "inspecting",
 }
 

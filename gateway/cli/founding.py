@@ -13,13 +13,14 @@ from typing import Annotated
 import typer
 
 from gateway.cli import passphrases
-from gateway.cli.shell import Shell, bold, command, plain, when
+from gateway.cli.shell import Shell, amount, bold, command, plain, when
 from gateway.config import MIN_QUORUM, Settings
 from gateway.errors import ConfigError, GatewayError
-from gateway.home import ADMINISTRATORS, KEYSTORE_FILE, found
+from gateway.home import ADMINISTRATORS, found
 from gateway.interchange import IdentityCard
 from gateway.keyadmin import export_card, own_card
 from gateway.node import Node
+from gateway.standing import check
 from gateway.store import quick_check
 
 init_app, serve_app, doctor_app = (
@@ -93,6 +94,7 @@ def serve(shell: Shell) -> None:
     from gateway.doors.loglines import JsonLines  # noqa: PLC0415
     from gateway.exchange import Exchange  # noqa: PLC0415
     from gateway.sync import Schedule  # noqa: PLC0415
+    from gateway.watch import Watch  # noqa: PLC0415
 
     with shell.node() as node:
         _log_to_stderr(JsonLines(), node.settings.log_level)
@@ -102,8 +104,9 @@ def serve(shell: Shell) -> None:
         def ready(port: int) -> None:
             shell.note(f"{node.agency} listens on {host}:{port}, and follows its partners. Ctrl-C ends it.")
 
-        schedule = Schedule(exchange, link_for(node))
-        asyncio.run(serve_node(exchange, card=export_card(node), background=[schedule.run_forever()], ready=ready))
+        schedule, watch = Schedule(exchange, link_for(node)), Watch(node)
+        background = [schedule.run_forever(), watch.run_forever()]
+        asyncio.run(serve_node(exchange, background=background, ready=ready))
 
 
 @command(identity_app, "show")
@@ -143,11 +146,12 @@ def doctor(shell: Shell) -> None:
 
         def open_node() -> str:
             node.append(opened.enter_context(shell.node()))
+            node[0].keystore.check_signing()
             return "open; the end of the log agrees with its checkpoint"
 
         checks: dict[str, Callable[[], str]] = {
             "settings": lambda: shell.settings().agency,
-            "data folder": lambda: _look_at_rights(shell.home),
+            "data folder": lambda: _look_at_rights(shell.settings()),
             "policies": lambda: _look_at_policies(shell.settings()),
             "keys, database, log": open_node,
             "database pages": lambda: _look_at_database(node[0]),
@@ -215,8 +219,8 @@ def _log_to_stderr(form: logging.Formatter, level: str) -> None:
     logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it tells of every waking, every two seconds
 
 
-def _look_at_rights(home: Path) -> str:
-    for one in (home, home / KEYSTORE_FILE, home / ADMINISTRATORS):
+def _look_at_rights(settings: Settings) -> str:
+    for one in (settings.folder, settings.keystore_path, settings.folder / ADMINISTRATORS):
         if stat.S_IMODE(one.stat().st_mode) & 0o077:
             raise ConfigError("others may enter the data folder or read its keys", remedy="take the rights away")
     return "only its owner may enter"
@@ -238,9 +242,10 @@ def _look_at_database(node: Node) -> str:
 
 def _look_at_administrators(node: Node) -> str:
     with node.store.reading() as tx:
-        found_here, quorum = len(tx.people.administrators()), node.settings.quorum
+        seen = check(tx, node)
+    found_here, quorum = seen.administrators, seen.quorum
     if found_here < quorum:
         raise ConfigError(
             f"there are {found_here} administrators, and guarded acts need {quorum}", remedy="`gateway admin add NAME`"
         )
-    return f"{found_here}, of whom {quorum} must sign"
+    return f"{found_here}, of whom {quorum} must sign; they and {amount(seen.partners, 'partner')} as the log has them"

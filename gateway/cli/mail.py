@@ -13,8 +13,8 @@ from gateway.cli.shell import Shell, bold, command, plain, when
 from gateway.crypto.checkpoint import VerifierKey
 from gateway.errors import NotFoundError
 from gateway.exchange import Exchange
-from gateway.interchange import parse_card
 from gateway.node import Node
+from gateway.partners import card_in, get
 from gateway.store.tables import MailIn, MailOut, OutboxRow
 
 receipt_app = typer.Typer(
@@ -129,7 +129,7 @@ def _verified(node: Node, identifier: str) -> tuple[OutboxRow, Receipt, Verifier
         found = [row for row in tx.mail.receipts() if row.message_id.startswith(identifier)]
         if len(found) != 1 or len(identifier) < MIN_PREFIX_CHARS:
             raise NotFoundError("no such receipt", remedy="`gateway receipt list` names those held")
-        key = VerifierKey.parse(parse_card(tx.people.partner(found[0].partner).card.encode()).log)
+        key = VerifierKey.parse(card_in(get(node, tx, found[0].partner)).log)
     receipt = verify_receipt(found[0].receipt, key, manifest_digest=found[0].manifest_digest)
     return found[0], receipt, key
 

@@ -19,6 +19,7 @@ from gateway.exchange import Exchange
 from gateway.interchange import IdentityCard
 from gateway.model import int_member
 from gateway.node import Node
+from gateway.ownkeys import token_key_for
 from gateway.problems import exit_code
 from gateway.sync import JobStatus, PartnerSync, PullReport, PushReport, Schedule
 
@@ -161,7 +162,7 @@ def link_for(node: Node) -> Callable[[IdentityCard], contextlib.AbstractAsyncCon
     """How a partner is reached: over HTTP, as its card says."""
 
     def link(card: IdentityCard) -> PartnerLink:
-        return PartnerLink(card, node.keystore.token_key, node.agency, node.clock, node.random)
+        return PartnerLink(card, token_key_for(node, card.agency), node.agency, node.clock, node.random)
 
     return link
 

@@ -26,6 +26,7 @@ from gateway.doors.wire import NUMBER, json_answer, number, parse_numbers, parse
 from gateway.errors import OverloadedError
 from gateway.exchange import Exchange
 from gateway.interchange import Cursor
+from gateway.ownkeys import issued_card
 
 CARD_TYPE = "application/vnd.partner-exchange.identity-card+json"
 SPOOL_BYTES = 1 << 20  # most messages fit; what is larger goes to disk
@@ -35,16 +36,11 @@ _MAX_EPOCH = 65_535
 
 
 class NativeDoor:
-    """The routes of the exchange itself.
+    """The routes of the exchange itself."""
 
-    Args:
-        card: our signed identity card, as partners hold it.
-    """
-
-    def __init__(self, exchange: Exchange, entrance: Entrance, card: bytes) -> None:
+    def __init__(self, exchange: Exchange, entrance: Entrance) -> None:
         self._exchange = exchange
         self._entrance = entrance
-        self._card = card
         self._folder = exchange.node.settings.folder
         self._uploads = 0
 
@@ -63,7 +59,8 @@ class NativeDoor:
 
     async def get_card(self, _request: web.Request, _partner: str) -> web.Response:
         """Our identity card."""
-        return web.Response(body=self._card, content_type=CARD_TYPE)
+        card = await asyncio.to_thread(issued_card, self._exchange.node)
+        return web.Response(body=card, content_type=CARD_TYPE)
 
     async def get_sets(self, _request: web.Request, partner: str) -> web.Response:
         """The sets that the partner may follow."""

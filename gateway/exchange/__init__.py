@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import BinaryIO
 
+from gateway import keyring, ownkeys
 from gateway.audit import EventKind, verify_receipt
 from gateway.crypto import canonical, envelope
 from gateway.crypto.checkpoint import VerifierKey
@@ -37,13 +38,13 @@ from gateway.exchange.shelf import Shelf
 from gateway.interchange import (
     HEAD_TYPE,
     MAIL_TYPE,
-    MAX_CARD_OPENING_KEYS,
     MAX_DOCUMENT_BYTES,
     MAX_PAGE_BYTES,
     PAGE_TYPE,
     Cursor,
     FeedHead,
     IdentityCard,
+    KeyConfirmation,
 )
 from gateway.mailbox import Mailbox, SealedMail
 from gateway.node import Node
@@ -51,6 +52,7 @@ from gateway.partners import active_card
 from gateway.receipts import Message, repeated
 from gateway.recording import RecordingBound
 from gateway.store.tables import OutboxRow
+from gateway.witness import WitnessDesk
 
 RECEIPT_MEDIA_TYPE = "application/vnd.partner-exchange.receipt+json"
 MAX_ATTEMPTS = 50  # of one page: two days of back-off
@@ -79,6 +81,7 @@ class Exchange:
         self.mailbox = Mailbox(node)
         self.mirrors = Mirrors(node, self.shelf, self.mailbox)
         self.lookup = Lookup(node, self.shelf)
+        self.witness = WitnessDesk(node)
         self._refusals = RecordingBound(MAX_REFUSALS_RECORDED, 10 * MAX_REFUSALS_RECORDED)
 
     # What we send
@@ -95,6 +98,7 @@ class Exchange:
         if sent is None:
             raise NotFoundError("no such message was sent")
         verify_receipt(receipt, VerifierKey.parse(card.log), manifest_digest=sent.manifest_digest)
+        self.witness.hear_receipt(partner, receipt)
         self.server.confirm(card, message_id, receipt, end)
 
     def waiting_pages(self, partner: str) -> list[OutboxRow]:
@@ -121,6 +125,7 @@ class Exchange:
         proof = verify_receipt(receipt, key, manifest_digest=sealed.manifest_digest)
         if proof.event.kind is not EventKind.MAILBOX_RECEIVED or proof.event.details.get("sequence") != until:
             raise VerificationError("receipt: for another message")
+        self.witness.hear_receipt(partner, receipt)
         self.mailbox.confirm(partner, until, receipt)
 
     # What partners ask for
@@ -147,7 +152,22 @@ class Exchange:
         """Mailbox messages above a number, sealed; None without any. Asking acknowledges those up to `after`."""
         return self.mailbox.sealed_after(self._active(partner), after)
 
+    def keys_for(self, partner: str, held: KeyConfirmation) -> bytes | None:
+        """What a partner does not know of our keys yet (key-statements 1), None when it knows everything."""
+        self._active(partner)
+        news = keyring.news_for(self.node, partner, held)
+        return None if news is None else news.dump()
+
     # What partners send
+
+    def take_keys(self, partner: str, raw: bytes) -> KeyConfirmation:
+        """Take what a partner says of its keys; returns what we hold of them then. Refusals are logged."""
+        self._active(partner)
+        try:
+            return keyring.take(self.node, partner, raw)
+        except (MalformedError, VerificationError) as error:
+            self._log_refusal(partner, None, error)
+            raise
 
     def accept(self, partner: str, source: BinaryIO) -> Accepted:
         """Take one envelope that `partner` posted; the same message again gets the same answer and no second effect.
@@ -200,7 +220,7 @@ class Exchange:
         if mirror is None or mirror.hub != partner or not mirror.head:
             return None
         head = replace(FeedHead.parse(mirror.head.encode()), key=digest_key(self.node, mirror).hex())
-        own_keys = [key.public for key in self.node.keystore.opening_keys[:MAX_CARD_OPENING_KEYS]]
+        own_keys = ownkeys.card_opening(self.node)
         complete = head.cursor == Cursor(mirror.epoch, mirror.view, mirror.seq)
         return (head, head_etag(head, own_keys)) if complete and head.expires > self.node.clock() else None
 
@@ -216,12 +236,13 @@ class Exchange:
         """The verified envelope: sealed for us, signed by the caller itself, for us or for a view that we follow."""
         with self.node.store.reading() as tx:
             heads = [row.head for row in tx.sets.all() if row.hub == card.agency and row.head]
+            keys = keyring.verifying_keys(self.node, tx, card)
         audiences = {envelope.view_audience(FeedHead.parse(head.encode()).cursor.view) for head in heads}
         audiences.add(envelope.agency_audience(self.node.agency))
         opened = envelope.open_envelope(
             source,
-            self.node.keystore.opening_keys,
-            _keys_of(card),
+            ownkeys.opening_keys(self.node),
+            _keys_of(card, keys),
             now=self.node.clock(),
             audiences=audiences,
             was_taken_in=lambda manifest, digest: expected is None and self._was_taken_in(manifest, digest),
@@ -275,12 +296,12 @@ class Exchange:
             tx.log.append([event])
 
 
-def _keys_of(card: IdentityCard) -> Callable[[str], Sequence[VerifyingKey]]:
+def _keys_of(card: IdentityCard, held: Sequence[VerifyingKey]) -> Callable[[str], Sequence[VerifyingKey]]:
     """The caller's own keys, and nobody else's: whoever calls must have signed."""
 
     def keys(sender: str) -> Sequence[VerifyingKey]:
         if sender != card.agency:
             raise VerificationError("the envelope was signed for another sender than the caller")
-        return (card.signing,)
+        return held
 
     return keys

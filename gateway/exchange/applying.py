@@ -30,7 +30,7 @@ from gateway.interchange import START, Cursor, FeedHead, PageHead, PageLabel, pa
 from gateway.mailbox import Mailbox
 from gateway.model import ChangeKind, Label, Surface, require
 from gateway.node import Node
-from gateway.partners import active_card
+from gateway.partners import active_card, may_exchange
 from gateway.policy import Decision, LabelInSet, PartnerRef
 from gateway.receipts import Message, repeated, settle
 from gateway.store import Transaction
@@ -128,6 +128,7 @@ class Mirrors:
         if head.issued - CLOCK_SKEW_SECONDS > now:
             raise VerificationError("the feed head is from the future: compare the clocks of both sides")
         with self._node.store.transaction() as tx:
+            self._check_tested(tx, sender, head.set_name)
             mirror = self._mirror(tx, head)
             assert mirror.id is not None
             if mirror.head:
@@ -148,6 +149,7 @@ class Mirrors:
             raise DeniedError("only its owner changes a set")
         with self._node.store.transaction() as tx:
             active_card(self._node, tx, message.sender)
+            self._check_tested(tx, message.sender, head.set_name)
             mirror = tx.sets.get(head.set_name)
             before = repeated(tx, message)
             if before is not None:
@@ -160,7 +162,19 @@ class Mirrors:
             work = self._sort(head, labels, decisions, blocks, digest_key(self._node, mirror))
             return self._commit(tx, mirror, head, work, message, pushed=pushed)
 
+    def may_follow(self, hub: str, name: str) -> bool:
+        """Whether a set of a hub may come here, as far as its test goes."""
+        with self._node.store.reading() as tx:
+            return may_exchange(self._node, tx, hub, name)
+
     # Checks
+
+    def _check_tested(self, tx: Transaction, sender: str, name: str) -> None:
+        if not may_exchange(self._node, tx, sender, name):
+            raise DeniedError(
+                "this partner is under test here: only sets of invented data move, whose names begin with test-",
+                remedy="two administrators lift the test: `gateway partner lift-test`",
+            )
 
     def _mirror(self, tx: Transaction, head: FeedHead) -> HashSet:
         found = tx.sets.find(head.set_name)

@@ -14,7 +14,7 @@ from gateway.exchange.changes import held_rows
 from gateway.exchange.labels import MAX_DEFAULTS_BYTES, stored_label
 from gateway.exchange.shelf import CHANGES, REFUSED, Shelf, block_id
 from gateway.interchange import View
-from gateway.model import DIGEST_BYTES
+from gateway.model import DIGEST_BYTES, is_test_set
 from gateway.node import Node
 from gateway.store import Transaction
 from gateway.store.tables import HashSet
@@ -74,7 +74,7 @@ class Lookup:
         asked = _by_algorithm(digests)
         hits: list[Hit] = []
         with self._node.store.reading() as tx:
-            for hash_set in tx.sets.all():
+            for hash_set in filter(self._counts, tx.sets.all()):
                 for algorithm, queries in asked.items():
                     hits += self._find_in(tx, hash_set, algorithm, queries)
         details: dict[str, object] = {"asked": len(digests), "answered": len({hit.query for hit in hits})}
@@ -89,6 +89,8 @@ class Lookup:
         with self._node.store.reading() as tx:
             hash_set = tx.sets.get(set_name)
             assert hash_set.id is not None
+            if not self._counts(hash_set):
+                raise NotFoundError("no such entry is listed in this set")
             ids = Rows.of(1, {"entry_id": [entry_id]}).ints("entry_id")
             held = held_rows(tx, self._shelf, hash_set.id, ids)
             if not held:
@@ -111,6 +113,10 @@ class Lookup:
                 int(one.rows.ints("changed_at")[0]),
                 tuple(holders),
             )
+
+    def _counts(self, hash_set: HashSet) -> bool:
+        """What a partner lists in a set of invented data is no answer, unless all data here are invented."""
+        return not hash_set.hub or self._node.settings.demo or not is_test_set(hash_set.name)
 
     def _find_in(
         self, tx: Transaction, hash_set: HashSet, algorithm: str, queries: list[tuple[int, bytes]]

@@ -39,7 +39,7 @@ from gateway.interchange import (
 )
 from gateway.model import ChangeKind, FieldGroup, Label, Surface
 from gateway.node import Node
-from gateway.partners import active_card
+from gateway.partners import active_card, may_exchange
 from gateway.policy import LabelInSet, LabelRights, PartnerRef
 from gateway.store import Transaction
 from gateway.store.tables import BlockRow, FeedHeadRow, Follower, HashSet, LabelRow, OutboxRow
@@ -234,6 +234,8 @@ class Server:
         labels = {row.number: (row, stored_label(row)) for row in tx.sets.labels(hash_set.id)}
         if partner.agency == hash_set.name.split("/")[0]:
             return ServedSet(hash_set, partner.agency, View({}), labels, {})  # a set is never served to its owner
+        if not may_exchange(self._node, tx, partner.agency, hash_set.name):
+            return ServedSet(hash_set, partner.agency, View({}), labels, {})  # nor a real one to a partner under test
         ref = PartnerRef(partner.agency, partner.jurisdiction)
         held = {number: LabelInSet(hash_set.name, label) for number, (_, label) in labels.items()}
         rights = self._node.policy.table(ref, Surface.SEALED, held)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -90,9 +91,10 @@ class Shelf:
                 wrapped_key=b"",
                 leaf=first_leaf + number,
             )
+            plain = dict(block.parts) | ({ITEMS_PART: items[number]} if items else {})
+            row.parts = " ".join(map(str, sorted(plain)))
             row.wrapped_key = self._master.wrap(key, _row_context(row), self._random)
             rows.append(row)
-            plain = dict(block.parts) | ({ITEMS_PART: items[number]} if items else {})
             for part, raw in plain.items():
                 sealed = key.seal(raw, _context(block_id, part), self._random)
                 parts.append(BlockPart(block_id=block_id, part=part, sealed=sealed))
@@ -108,11 +110,14 @@ class Shelf:
         for some in _readable(rows):
             sealed = tx.blocks.parts_of([block_id(row) for row in some], wanted)
             for row in some:
-                yield self._open(row, sealed[block_id(row)])
+                yield self._open(row, sealed[block_id(row)], wanted)
 
-    def _open(self, row: BlockRow, sealed: Mapping[int, bytes]) -> Block:
+    def _open(self, row: BlockRow, sealed: Mapping[int, bytes], wanted: AbstractSet[int] | None) -> Block:
         with _as_written(row):
             header = stored_header(row)
+            written = {int(part) for part in row.parts.split()}
+            if not (written if wanted is None else written & wanted) <= sealed.keys():
+                raise VerificationError("a part of a stored block is missing")
             key = self._master.unwrap(row.wrapped_key, _row_context(row))
             opened = {}
             for part in header.parts:
@@ -213,7 +218,9 @@ def _row_context(row: BlockRow) -> str:
     if hashlib.sha256(DIGEST_CONTEXT + row.header).digest() != row.digest:
         raise VerificationError("a stored header is not the one that its digest names")
     at = f"epoch {row.epoch} seq {row.first_seq} to {row.last_seq}, {row.count} changes"
-    return f"block {row.id} {row.kind} of set {row.set_id} label {row.label} {at}, leaf {row.leaf}, {row.digest.hex()}"
+    parts = f", parts {row.parts}" if row.parts else ""  # blocks from before revision 0002 do not say
+    named = f"block {row.id} {row.kind} of set {row.set_id} label {row.label}"
+    return f"{named} {at}, leaf {row.leaf}, {row.digest.hex()}{parts}"
 
 
 def _context(number: int, part: int) -> str:

@@ -17,6 +17,8 @@ CHECKPOINT = columns(AuditCheckpoint)
 LEAF = columns(AuditLeaf)
 NODE = columns(AuditNode)
 
+_KIND, _KIND_CHARS = '"kind":"', 6  # so much of a kind tells those apart that are looked for
+
 # Made once: building a statement costs more than running it, and every deed runs these.
 _SIZE = select(sql.max(LEAF.idx))
 _NODE = select(NODE.hash).where(NODE.level == bindparam("level"), NODE.idx == bindparam("index"))
@@ -132,6 +134,19 @@ class Log:
                 raise _other_type(idx)
             raw = None if event is None else event.encode()
             yield audit.LeafRow(idx, _octets(entry, idx), raw, None if salt is None else _octets(salt, idx))
+
+    def of_kinds(self, kinds: Sequence[str], start: int = 0) -> list[audit.LeafRow]:
+        """Leaves from `start` on whose event is of one of these kinds; perhaps some of kinds that begin alike."""
+        # An event is canonical JSON: inside a text a quotation mark stands behind a backslash, so no text looks so, and
+        # of its own members `kind` is the first of that name unless its details have one. Searched for once in a row.
+        word = sql.substr(LEAF.event, sql.instr(LEAF.event, _KIND) + len(_KIND), _KIND_CHARS)
+        query = select(LEAF.idx, LEAF.entry, LEAF.event, LEAF.salt)
+        query = query.where(LEAF.idx >= start, word.in_(sorted({kind[:_KIND_CHARS] for kind in kinds})))
+        rows = self._connection.execute(query.order_by(LEAF.idx))
+        return [
+            audit.LeafRow(idx, _octets(entry, idx), str(event).encode(), None if salt is None else _octets(salt, idx))
+            for idx, entry, event, salt in rows
+        ]
 
     def nodes(self) -> Iterator[merkle.Node]:
         """Every stored node (level, index, hash), in the order in which nodes come to be."""

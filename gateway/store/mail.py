@@ -61,6 +61,12 @@ class Mail:
         waiting = (OUTBOX.message_id == message_id, OUTBOX.state == "waiting")
         self._connection.execute(update(OutboxRow).where(*waiting).values(**values))
 
+    def end(self, partner: str, error: str) -> None:
+        """End every message on its way to a partner that is shut out."""
+        waiting = (OUTBOX.partner == partner, OUTBOX.state == "waiting")
+        values = {"state": "dead", "error": error, "sealed": b""}
+        self._connection.execute(update(OutboxRow).where(*waiting).values(**values))
+
     def note_failure(self, message_id: str, error: str) -> None:
         """Count one failed attempt."""
         values = {"attempts": OUTBOX.attempts + 1, "error": error}

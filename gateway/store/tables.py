@@ -156,7 +156,7 @@ class FeedHeadRow(SQLModel, table=True):
 
 
 class PartnerRow(SQLModel, table=True):
-    """An enrolled partner and its identity card. `state`: pending, active, suspended, removed."""
+    """An enrolled partner and its identity card. `state`: active, suspended, removed, revoked."""
 
     __tablename__ = "partner"
     agency: str = Field(primary_key=True)
@@ -275,6 +275,7 @@ class AccessToken(SQLModel, table=True):
     thumbprint: str
     expires: int = Field(index=True, sa_type=BigInteger)
     scope: str = ""  # space-separated, sorted
+    mac: bytes = b""  # under a key of the keystore: whoever writes the database lets nobody in
 
 
 class ReplayRow(SQLModel, table=True):
@@ -288,7 +289,8 @@ class ReplayRow(SQLModel, table=True):
 class OwnKey(SQLModel, table=True):
     """One of our own keys through its life: never the private half, which is in the keystore alone.
 
-    `purpose`: signing, token, decryption. `state`: the words of `keylife.KeyState`. `number` counts signing keys.
+    `purpose`: signing, token, decryption. `state`: the words of `keylife.KeyState`. `number` is a signing key's place
+    in the succession; of the others the number of the first identity card that names it, 0 before there is one.
     """
 
     __tablename__ = "own_key"
@@ -349,11 +351,17 @@ class KeySeen(SQLModel, table=True):
     __tablename__ = "key_seen"
     partner: str = Field(primary_key=True)
     number: int
+    signing_number: int
+    revocations: int
     at: int = Field(sa_type=BigInteger)
 
 
 class WitnessedLog(SQLModel, table=True):
-    """The largest checkpoint of a partner's log that we verified to extend the one before, and cosigned."""
+    """The largest checkpoint of a partner's log that we verified to extend the one before, and cosigned.
+
+    `note` is "" while only `claims` are known: signed heads from receipts and from other partners, as a JSON list, that
+    the next checkpoint shown must extend as well. `since`: when the first checkpoint of this history was taken.
+    """
 
     __tablename__ = "witnessed_log"
     partner: str = Field(primary_key=True)
@@ -361,6 +369,8 @@ class WitnessedLog(SQLModel, table=True):
     size: int = Field(sa_type=BigInteger)
     note: str
     at: int = Field(sa_type=BigInteger)
+    since: int = Field(default=0, sa_type=BigInteger)
+    claims: str = "[]"
     cosigned: int = Field(default=0, sa_type=BigInteger)  # the size of the checkpoint whose cosignature it has
 
 

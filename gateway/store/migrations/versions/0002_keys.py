@@ -19,6 +19,7 @@ def upgrade() -> None:
     op.add_column("administrator", _with("proposal", TEXT, ""))
     op.add_column("administrator", _with("mac", BYTES, sa.text("x''")))
     op.add_column("access_token", _with("scope", TEXT, ""))
+    op.add_column("access_token", _with("mac", BYTES, sa.text("x''")))
     op.create_table(
         "own_key",
         _column("key_id", TEXT),
@@ -69,6 +70,8 @@ def upgrade() -> None:
         "key_seen",
         _column("partner", TEXT),
         _column("number", sa.Integer()),
+        _column("signing_number", sa.Integer()),
+        _column("revocations", sa.Integer()),
         _column("at", BIG),
         sa.PrimaryKeyConstraint("partner"),
     )
@@ -79,6 +82,8 @@ def upgrade() -> None:
         _column("size", BIG),
         _column("note", TEXT),
         _column("at", BIG),
+        _column("since", BIG),
+        _column("claims", TEXT),
         _column("cosigned", BIG),
         sa.PrimaryKeyConstraint("partner"),
     )
