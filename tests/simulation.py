@@ -40,7 +40,7 @@ GROUP_COLUMNS = {
 class World:
     """Three gateways, each with one set of its own, in one process on one clock."""
 
-    def __init__(self, folder: Path, seed: int, *, page_changes: int = 16) -> None:
+    def __init__(self, folder: Path, seed: int, *, page_changes: int = 48) -> None:
         self.source = random.Random(seed)
         self.clock = FakeClock()
         self.network = Network(self.source, Faults(0.1, 0.1, 0.1, 0.05))

@@ -6,7 +6,7 @@ import pytest
 
 from simulation import World
 
-STEPS = 20  # deeds of each world; the soak takes four times as many
+STEPS = 15  # deeds of each world; the soak takes five times as many
 
 
 @pytest.mark.parametrize("seed", range(20))

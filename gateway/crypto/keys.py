@@ -28,6 +28,7 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, Self
 
 from cryptography.exceptions import InvalidSignature
@@ -257,10 +258,10 @@ class SealingKey:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The key of an `age1pq1…` recipient."""
-        return cls(_parse_bech32(RECIPIENT_PREFIX, text, SEALING_KEY_BYTES))
+        return cls(_parse_recipient(text))
 
     def __str__(self) -> str:
-        return _bech32(RECIPIENT_PREFIX, self.raw)
+        return _recipient(self.raw)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SealingKey) and self.raw == other.raw
@@ -409,6 +410,17 @@ def _parse_bech32(prefix: str, text: str, expected_bytes: int) -> bytes:
     raw = _eight_bits(values[:-_BECH32_CHECKSUM_CHARS])
     require(raw is not None and len(raw) == expected_bytes, "age key: padding bits are not zero")
     return raw or b""
+
+
+# Public keys alone are remembered: two thousand steps each, and every card that is read or issued spells its keys.
+@lru_cache(maxsize=1024)
+def _recipient(raw: bytes) -> str:
+    return _bech32(RECIPIENT_PREFIX, raw)
+
+
+@lru_cache(maxsize=1024)
+def _parse_recipient(text: str) -> bytes:
+    return _parse_bech32(RECIPIENT_PREFIX, text, SEALING_KEY_BYTES)
 
 
 def _polymod(values: Sequence[int]) -> int:

@@ -25,7 +25,7 @@ class Keys:
 
     def own(self, purpose: str | None = None) -> list[OwnKey]:
         """Our keys, oldest first."""
-        query = select(*OWN).order_by(OWN.created, OWN.purpose.desc(), OWN.number, OWN.key_id)
+        query = select(*OWN).order_by(OWN.purpose.desc(), OWN.created, OWN.number, OWN.key_id)
         if purpose is not None:
             query = query.where(OWN.purpose == purpose)
         return [OwnKey(**row._mapping) for row in self._connection.execute(query)]
