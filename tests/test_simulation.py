@@ -19,6 +19,6 @@ def test_a_seed_makes_the_same_world_twice(tmp_path: Path) -> None:
     for run in ("one", "two"):
         (tmp_path / run).mkdir()
         world = World(tmp_path / run, 4)
-        world.run(25)
+        world.run(10)
         logs.append(world.log)
     assert logs[0] == logs[1]
