@@ -12,11 +12,12 @@ from gateway import keyring, ownkeys
 from gateway.approvals import Act, Arguments, Change
 from gateway.audit import EventKind
 from gateway.callers import secret_event
-from gateway.errors import ConflictError, NotFoundError
+from gateway.errors import ConflictError, DeniedError, NotFoundError
 from gateway.keylife import KeyPurpose, KeyState
 from gateway.model import AGENCY, MAX_TEXT_CHARS, int_member, require, text_member
 from gateway.node import Node
 from gateway.partners import ACTIVE, find, get
+from gateway.standing import roster
 from gateway.store import Transaction
 from gateway.store.tables import OwnKey
 
@@ -51,6 +52,18 @@ def revoke_partner_key(partner: str, since: int, reason: str) -> tuple[str, Argu
 def open_surface(partner: str, surface: str) -> tuple[str, Arguments]:
     """The act that lets a partner's stock clients call one more door."""
     return "surface_open", {"partner": partner, "surface": surface}
+
+
+def suspend(node: Node, key_id: str, *, by: str, reason: str) -> None:
+    """Take a key out of use at once and alone; lifting that is guarded.
+
+    Args:
+        by: the administrator who stops it; the agency where nobody is named, since stopping must never wait.
+    """
+    with node.store.reading() as tx:
+        if by and by not in roster(tx, node).administrators:
+            raise DeniedError("no such administrator", remedy="`gateway admin list` names them")
+    ownkeys.suspend(node, key_id, by=by or node.agency, reason=reason)
 
 
 # Our keys

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from factory import START_TIME, FakeClock, befriend, events, make_node, reopened
-from gateway import ownkeys
+from gateway import keyacts, ownkeys
 from gateway.audit import EventKind
 from gateway.crypto import dsse, revocation, succession
-from gateway.errors import ConflictError, MalformedError, NotFoundError
+from gateway.errors import ConflictError, DeniedError, MalformedError, NotFoundError
 from gateway.interchange import KeyConfirmation, parse_card
 from gateway.keylife import DAY_SECONDS, KeyPurpose, KeyState
 from gateway.keyring import confirm
@@ -232,6 +232,16 @@ def test_a_suspended_signing_key_stops_all_exchange(xa: Node, xb: Node) -> None:
     ownkeys.suspend(xa, xa.keystore.held_signing_key.key_id, by="XA-NCVI", reason="odd traffic")
     with xa.store.reading() as tx:
         assert tx.people.is_paused("XB-NCVI")
+
+
+def test_nobody_suspends_a_key_in_a_strangers_name(xa: Node) -> None:
+    ownkeys.maintain(xa)
+    key_id = keys(xa, KeyPurpose.DECRYPTION)[0].key_id
+    with pytest.raises(DeniedError, match="no such administrator"):
+        keyacts.suspend(xa, key_id, by="mallory", reason="odd")
+    assert states(xa, KeyPurpose.DECRYPTION) == ["active"]
+    keyacts.suspend(xa, key_id, by="", reason="a laptop is missing")
+    assert states(xa, KeyPurpose.DECRYPTION) == ["suspended", "active"]
 
 
 def test_a_crash_between_keystore_and_database_leaves_no_key_that_anybody_was_told_of(xa: Node, xb: Node) -> None:

@@ -123,7 +123,7 @@ def key_suspend(
 ) -> None:
     """Take a key out of use at once and alone. Of a signing or token key all exchange stops until it is lifted."""
     with shell.node() as node:
-        ownkeys.suspend(node, identifier, by=admin or node.agency, reason=reason)
+        keyacts.suspend(node, identifier, by=admin, reason=reason)
     shell.show({"key_id": identifier, "state": "suspended"}, f"Key {plain(identifier)} is not used any more.")
 
 
