@@ -48,6 +48,7 @@ class AlarmKind(StrEnum):
     SYNC_FAILING = "sync_failing"
     PARTNER_KEY_REVOKED = "partner_key_revoked"
     PARTNER_CARD_WAITS = "partner_card_waits"
+    PARTNER_RESTORED = "partner_restored"
     CLOCK_SKEW = "clock_skew"
     KEYSTORE = "keystore"
     PROPOSAL_WAITS = "proposal_waits"
@@ -66,6 +67,7 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.SYNC_FAILING: "`gateway sync status` names the last error",
     AlarmKind.PARTNER_KEY_REVOKED: "look again at what the partner sent since the time it names: `gateway audit list`",
     AlarmKind.PARTNER_CARD_WAITS: "compare the fingerprint by voice, then sign: `gateway approval list`",
+    AlarmKind.PARTNER_RESTORED: "ring the partner up whether it knows of it; what it lost goes back to it by itself",
     AlarmKind.CLOCK_SKEW: "set the clocks of both machines: NTP",
     AlarmKind.KEYSTORE: "look at the key file and its rights: `gateway doctor`",
     AlarmKind.PROPOSAL_WAITS: "look at it and sign, or let it expire: `gateway approval list`",

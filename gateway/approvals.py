@@ -79,6 +79,10 @@ def _nothing(_tx: Transaction, _node: Node, _arguments: Arguments) -> Sequence[C
     return ()
 
 
+def _no_more(_node: Node) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """One kind of guarded act.
@@ -86,12 +90,15 @@ class Act:
     `subject` says what would change ("XB-NCVI"), and raises MalformedError for arguments that the act cannot take.
     `run` does it, within the transaction given; the last argument is the proposal's id, for the log. `difference` says
     what it would change as things stand, reading only; for a change that can no longer be made it may say nothing.
+    `after` follows the commit, such as files beside the database; a crash may leave it undone, so that the next deed of
+    its kind does it as well.
     """
 
     sentence: str
     subject: Callable[[Arguments], str]
     run: Callable[[Transaction, Node, Arguments, str], None]
     difference: Callable[[Transaction, Node, Arguments], Sequence[Change]] = _nothing
+    after: Callable[[Node], None] = _no_more
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,10 @@ class Approvals:
         except GatewayError as error:
             self._log_refusal(key.name, details, error)
             raise
-        return self.get(row.id)
+        found = self.get(row.id)
+        if found.state == DONE:
+            self._act(found.act).after(self._node)
+        return found
 
     def withdraw(self, identifier: str, key: PersonalKey) -> Proposal:
         """Close a proposal without doing it: whoever proposed it has thought again.

@@ -101,6 +101,17 @@ class EventKind(StrEnum):
     LOG_FORKED = "log_forked"
     SURFACE_CHANGED = "surface_changed"
     SECRET_CHANGED = "secret_changed"  # noqa: S105 - a word of the log, not a secret
+    BACKUP_CREATED = "backup_created"
+    BACKUP_RESTORED = "backup_restored"
+    GATEWAY_RESTORED = "gateway_restored"
+    PARTNER_RESTORED = "partner_restored"
+    SET_COMPARED = "set_compared"
+    SUMS_CORRECTED = "sums_corrected"
+    ENTRIES_RECOVERED = "entries_recovered"
+    EPOCH_BEGUN = "epoch_begun"
+    ENTRIES_ERASED = "entries_erased"
+    NEVER_AGAIN_CHANGED = "never_again_changed"
+    BLOCKS_COMPACTED = "blocks_compacted"
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
@@ -125,9 +136,20 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.ENTRIES_WITHDRAWN: frozenset(
         {"set", "epoch", "from_seq", "until_seq", "changes", "reason", "order_ref", "proposal", "blocks"}
     ),
+    EventKind.BLOCKS_COMPACTED: frozenset({"set", "epoch", "old", "new", "changes", "forgotten"}),
     EventKind.PAGE_SENT: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),
     EventKind.PAGE_SERVED: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),
     EventKind.PAGE_APPLIED: frozenset({*_MESSAGE, "refused", "blocks", *_PAGE}),
+    EventKind.SET_COMPARED: frozenset(
+        {"set", "partner", "labels", "differing", "only_here", "only_there"}
+        | {"arrived", "offered", "corrected", "outcome", "entries"}
+    ),
+    EventKind.SUMS_CORRECTED: frozenset({"set", "corrected"}),
+    EventKind.ENTRIES_RECOVERED: frozenset(
+        {*_MESSAGE, "set", "epoch", "from_seq", "until_seq", "blocks"}
+        | {"recovered", "joined", "withdrawn", "known", "refused", "reasons"}
+    ),
+    EventKind.EPOCH_BEGUN: frozenset({"set", "epoch", "carried", "blocks"}),
     EventKind.PUSH_RECEIVED: frozenset({*_MESSAGE, "refused", "blocks", *_PAGE}),
     EventKind.RECEIPT_STORED: frozenset(
         {"partner", "message_id", "manifest_digest", "origin", "leaf_index", "tree_size"}
@@ -166,6 +188,19 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     ),
     EventKind.SURFACE_CHANGED: frozenset({"partner", "surface", "open", "proposal"}),
     EventKind.SECRET_CHANGED: frozenset({"partner", "surface", "secret", "state", "expires"}),
+    EventKind.ENTRIES_ERASED: frozenset({"set", "epoch", "entries", "rows", "rewritten", "order_ref", "proposal"}),
+    EventKind.NEVER_AGAIN_CHANGED: frozenset(
+        {"deed", "listings", "listed", "list_head", "set", "order_ref", "reason", "proposal"}
+    ),
+    EventKind.BACKUP_CREATED: frozenset({"size", "digest", "origin", "log_size", "recipients"}),
+    EventKind.BACKUP_RESTORED: frozenset({"created", "digest", "origin", "log_size"}),
+    EventKind.GATEWAY_RESTORED: frozenset(
+        {"agency", "origin", "old_origin", "old_size", "old_root", "old_note"}
+        | {"witnessed_size", "witnessed_note", "proposal", "key_ids", "standing"}
+    ),
+    EventKind.PARTNER_RESTORED: frozenset(
+        {"partner", "origin", "old_origin", "old_size", "held_size", "held_note", "statement", "key_ids"}
+    ),
 }
 
 RECEIPT_KINDS = (EventKind.PUSH_RECEIVED, EventKind.PAGE_APPLIED, EventKind.MAILBOX_RECEIVED)
@@ -608,6 +643,15 @@ def verify_receipt(raw: bytes, key: VerifierKey, *, manifest_digest: str | None 
         raise VerificationError("receipt: for another message")
     message_id, sender = text_member(members, "message_id"), text_member(members, "sender")
     return Receipt(origin, message_id, digest, sender, event, index, leaf, head)
+
+
+def origin_of_receipt(raw: bytes) -> str:
+    """The log that a receipt names; nothing is verified.
+
+    Raises:
+        MalformedError: not a receipt.
+    """
+    return text_member(_parse_receipt(raw), "origin")
 
 
 _RECEIPT_MEMBERS = frozenset(

@@ -9,14 +9,18 @@ Rules:
 1. Only the card's URL is called: https, or http on a loopback address. Its name is resolved once for a link. No
    redirect is followed, no proxy of the environment is used, no cookie is kept.
 2. Every answer has a bound: seconds in all and between two reads, and bytes, by its length and again while it is read.
-   Compressed answers are refused unread.
+   Compressed answers are refused unread. A page may take as long as it keeps coming, and what is sent as long as it
+   keeps being taken: on a slow link minutes are not too long.
 3. Each request carries a fresh DPoP proof, over the newest nonce that the partner gave us. The token is fetched when it
    is needed and renewed before it runs out; an answer 401 gets one retry with a new token, no more. Where the partner
    asks for a newer nonce the request is repeated with it, once.
 4. What the partner says with a problem document becomes the error that it stands for. Everything else that goes wrong
    between the two is a PartnerError with a plain sentence: never an exception of the HTTP library, never its words.
 5. Where the partner does not let us in and its clock stands elsewhere than ours, the error says by how many seconds.
-6. TLS 1.3 and nothing below. The certificate must have a key that the card pins; where the card pins none, it is
+6. Every request may be repeated (a message is known again by its id, keys and cosignatures change nothing twice). One
+   whose connection breaks off is repeated, signed anew, a few times. A page that broke off goes on where it stopped
+   (`Range`), for as long as each time brings more of it. Bytes of two bodies that were put together would not open.
+7. TLS 1.3 and nothing below. The certificate must have a key that the card pins; where the card pins none, it is
    verified against the authorities of this machine, or against the context that the caller hands in (`tls.py`).
 
 What comes back is sealed, and judged by `exchange`; here it is only bounded.
@@ -26,16 +30,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp.connector import AddrInfoType
 
 from gateway.addresses import base_url
 from gateway.audit import MAX_RECEIPT_BYTES
@@ -46,7 +52,6 @@ from gateway.crypto.tokens import make_assertion, make_dpop
 from gateway.errors import GatewayError, MalformedError, PartnerError, UnauthenticatedError
 from gateway.gossip import MAX_TOLD_BYTES, ToldLog, parse_told
 from gateway.interchange import (
-    KEYS_TYPE,
     MAX_CARD_BYTES,
     MAX_DOCUMENT_BYTES,
     MAX_KEYS_BYTES,
@@ -54,6 +59,7 @@ from gateway.interchange import (
     Cursor,
     IdentityCard,
     KeyConfirmation,
+    keys_type,
 )
 from gateway.model import MAX_TEXT_CHARS, SET_NAME
 from gateway.problem_words import MAX_PROBLEM_BYTES, from_problem
@@ -71,10 +77,15 @@ MAX_TOKEN_ANSWER_BYTES = 16_384
 MAX_TOKEN_SECONDS = 3600  # however long a partner says that its token lives
 MIN_TOKEN_SECONDS = 30  # a token with less left is renewed, so that it does not run out on its way
 MAX_ACCESS_TOKEN_CHARS = 4096
+MAX_TRIES = 3  # of one request whose connection breaks off
+MAX_IDLE_TRIES = 4  # of a page, one after the other, that bring less than `PROGRESS_BYTES`
+PROGRESS_BYTES = 4096  # a partner that lets us have less each time is not worth the requests
+UNTAKEN_SECONDS = 60  # what we sent may wait so long for the partner's kernel: then the connection is dead
 MIN_SKEW_SECONDS = 30  # proofs bear 60 s; what is less than half of it is not why we were refused
 
 _ETAG = re.compile(r'"([0-9a-f]{64})"')
 _HASH = re.compile(r"[0-9a-f]{64}")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16})")  # RFC 9110 14.4
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750 2.1
 _OAUTH_WORD = re.compile(r"[a-z_]{1,40}")
 _NONCE = re.compile(r"[!#-\[\]-~]{1,256}")  # RFC 9449 8.1; ours have 32 characters
@@ -89,7 +100,10 @@ class LinkLimits:
 
     connect_seconds: float = 10.0
     read_seconds: float = 30.0  # between two reads: also while the partner works on what we sent
-    total_seconds: float = 300.0  # a page of 64 MiB at 220 kB/s
+    total_seconds: float = 300.0  # of everything but a page that comes, and of what is sent beyond the time it takes
+    pause_seconds: float = 0.5  # before a request is repeated; twice as long before each further repetition
+    least_bytes_per_second: int = 1024  # of a page that comes, as the gateways' own doors ask of each other
+    sent_bytes_per_second: int = 16_384  # what we send may take so long, and wait in the kernel for as long again
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +115,43 @@ class _Answer:
     nonce: str = ""
     challenge: str = ""
     date: int | None = None  # Unix seconds
+
+
+class _LostError(PartnerError):
+    """No connection, or no answer in time."""
+
+
+class BrokenOffError(_LostError):
+    """The connection was there, and then no more."""
+
+
+@dataclass(slots=True)
+class _Download:
+    """What has come of one envelope so far, and under which entity tag the partner will know the rest of it."""
+
+    octets: bytearray = field(default_factory=bytearray)
+    etag: str = ""
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """The headers that ask for the rest (RFC 9110 13.1.5 and 14.2); none where there is no rest to ask for."""
+        if not self.octets or not self.etag:
+            return {}
+        return {"Range": f"bytes={len(self.octets)}-", "If-Range": f'"{self.etag}"'}
+
+    def begin(self, response: aiohttp.ClientResponse) -> None:
+        """Before the body is read: the rest of what is here, or another whole."""
+        found = _ETAG.fullmatch(response.headers.get("ETag", ""))
+        if response.status == 200:
+            self.octets.clear()
+            self.etag = "" if found is None else found[1]
+            return
+        said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if said is None or found is None or found[1] != self.etag:
+            raise PartnerError("the partner answers with a part of something else")
+        first, last, total = map(int, said.groups())
+        if first != len(self.octets) or last != total - 1 or response.content_length != total - first:
+            raise PartnerError("the partner answers with another part than was asked for")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +198,15 @@ class PartnerLink:
         self._token: _Token | None = None
         self._nonce = ""
         self._renewing = asyncio.Lock()
+        self.moved_bytes = 0  # came and went so far: as long as it grows the link is alive
 
     async def __aenter__(self) -> Self:
-        limits, tls = self._limits, partner_tls(self._card.tls_pins, self._tls)
+        limits = self._limits
+        # On a loopback address without TLS nobody needs the authorities of this machine, which take long to read.
+        tls = partner_tls(self._card.tls_pins, self._tls) if self._base.startswith("https:") else True
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls, ttl_dns_cache=None, limit=4),
-            timeout=aiohttp.ClientTimeout(
-                total=limits.total_seconds, sock_connect=limits.connect_seconds, sock_read=limits.read_seconds
-            ),
+            connector=aiohttp.TCPConnector(ssl=tls, ttl_dns_cache=None, limit=4, socket_factory=_socket),
+            timeout=aiohttp.ClientTimeout(total=limits.total_seconds, sock_connect=limits.connect_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity", "User-Agent": "partner-exchange/1"},
             auto_decompress=False,
@@ -195,7 +247,7 @@ class PartnerLink:
         """The sealed page after a cursor, None when there is nothing to bring."""
         path = f"/v1/sets/{_checked(set_name)}/changes"
         query = f"epoch={cursor.epoch}&view={cursor.view}&seq={cursor.seq}"
-        answer = await self._ask("GET", path, query=query, max_bytes=MAX_PAGE_BYTES + SEAL_BYTES)
+        answer = await self._download(path, query, MAX_PAGE_BYTES + SEAL_BYTES)
         return None if answer.status == 204 else _envelope(answer)
 
     async def post_envelope(self, body: bytes) -> tuple[str, bytes]:
@@ -208,6 +260,17 @@ class PartnerLink:
             max_bytes=MAX_RECEIPT_BYTES,
         )
         return answer.media_type, answer.body
+
+    async def compare(self, set_name: str, body: bytes) -> bytes | None:
+        """The partner's sealed answer to a sealed question of comparison 1, None where there is nothing to bring."""
+        answer = await self._ask(
+            "POST",
+            f"/v1/sets/{_checked(set_name)}/compare",
+            headers={"Content-Type": ENVELOPE_TYPE},
+            body=body,
+            max_bytes=MAX_PAGE_BYTES + SEAL_BYTES,
+        )
+        return None if answer.status == 204 else _envelope(answer)
 
     async def mailbox(self, after: int) -> bytes | None:
         """Sealed mailbox messages above a number, None without any."""
@@ -224,7 +287,7 @@ class PartnerLink:
 
     async def post_keys(self, news: bytes) -> KeyConfirmation:
         """Tell the partner of our keys; returns what it says that it holds of them then."""
-        headers = {"Content-Type": KEYS_TYPE}
+        headers = {"Content-Type": keys_type(news)}
         answer = await self._ask("POST", "/v1/keys", headers=headers, body=news, max_bytes=MAX_LIST_BYTES)
         try:
             return KeyConfirmation.from_json(_json_object(answer))
@@ -262,6 +325,23 @@ class PartnerLink:
 
     # Inside
 
+    async def _download(self, path: str, query: str, max_bytes: int) -> _Answer:
+        """A page, whole. Where the connection breaks off it goes on with what is missing, as long as more comes."""
+        download, most, idle = _Download(), 0, 0
+        while True:
+            try:
+                answer = await self._ask_once("GET", path, query=query, max_bytes=max_bytes, download=download)
+            except _LostError as error:
+                if not download.octets and not isinstance(error, BrokenOffError):
+                    raise  # it was never there
+                idle = 0 if len(download.octets) >= most + PROGRESS_BYTES else idle + 1
+                most = max(most, len(download.octets))
+                if idle == MAX_IDLE_TRIES:
+                    raise
+                await self._pause(max(1, idle))
+            else:
+                return replace(answer, status=200) if answer.status == 206 else answer
+
     async def _ask(
         self,
         method: str,
@@ -272,11 +352,34 @@ class PartnerLink:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> _Answer:
+        """The partner's answer to an authenticated request, repeated where the connection breaks off."""
+        for tries in range(1, MAX_TRIES):
+            with suppress(BrokenOffError):
+                return await self._ask_once(method, path, max_bytes=max_bytes, query=query, headers=headers, body=body)
+            await self._pause(tries)
+        return await self._ask_once(method, path, max_bytes=max_bytes, query=query, headers=headers, body=body)
+
+    async def _pause(self, tries: int) -> None:
+        await asyncio.sleep(self._limits.pause_seconds * 2 ** (tries - 1))
+
+    async def _ask_once(
+        self,
+        method: str,
+        path: str,
+        *,
+        max_bytes: int,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        download: _Download | None = None,
+    ) -> _Answer:
         """The partner's answer to an authenticated request; its problem is raised as the error that it stands for."""
         for attempt in (1, 2):
             token = await self._access_token()
             entry = {**(headers or {}), "Authorization": f"DPoP {token}"}
-            answer = await self._proved(method, path, token, query=query, headers=entry, body=body, max_bytes=max_bytes)
+            answer = await self._proved(
+                method, path, token, query=query, headers=entry, body=body, max_bytes=max_bytes, download=download
+            )
             if answer.status != 401 or _wants_nonce(answer) or attempt == 2:
                 break
             # The partner has forgotten the token: restarted on another database, or we were suspended.
@@ -285,7 +388,7 @@ class PartnerLink:
             raise self._with_skew(_restated(answer), answer)
         if answer.status >= 400:
             raise _restated(answer)
-        if answer.status not in (200, 204, 304):
+        if answer.status not in (200, 204, 304) and not (answer.status == 206 and download is not None):
             raise PartnerError(f"the partner answered with status {answer.status}, which nobody asked for")
         return answer
 
@@ -332,12 +435,16 @@ class PartnerLink:
         query: str = "",
         headers: Mapping[str, str],
         body: bytes | None = None,
+        download: _Download | None = None,
     ) -> _Answer:
         """The answer to a request with a proof of our key; repeated once where the partner asks for a newer nonce."""
 
         async def ask() -> _Answer:
-            entry = {**headers, "DPoP": self._proof(method, path, token)}
-            return await self._request(method, path, query=query, headers=entry, body=body, max_bytes=max_bytes)
+            wanted = {} if download is None else download.wanted
+            entry = {**headers, **wanted, "DPoP": self._proof(method, path, token)}
+            return await self._request(
+                method, path, query=query, headers=entry, body=body, max_bytes=max_bytes, download=download
+            )
 
         answer = await ask()
         return await ask() if _wants_nonce(answer) else answer
@@ -366,13 +473,17 @@ class PartnerLink:
         query: str = "",
         headers: Mapping[str, str],
         body: bytes | None = None,
+        download: _Download | None = None,
     ) -> _Answer:
         if self._session is None:
             raise PartnerError("the link to the partner is closed")
         url = self._base + path + (f"?{query}" if query else "")
+        time = self._time_for(body, download)
         async with (
             _plain_words(),
-            self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as response,
+            self._session.request(
+                method, url, headers=headers, data=body, allow_redirects=False, timeout=time
+            ) as response,
         ):
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise PartnerError("the partner compresses its answer, which nobody asked for")
@@ -382,14 +493,45 @@ class PartnerLink:
                 status=response.status,
                 media_type=response.content_type,
                 etag=said.get("ETag", ""),
-                body=await _read(response, bound),
+                body=await self._read(response, bound, download),
                 nonce=said.get("DPoP-Nonce", ""),
                 challenge=said.get("WWW-Authenticate", ""),
                 date=_date(said.get("Date", "")),
             )
+        self.moved_bytes += len(body or b"")
         if _NONCE.fullmatch(answer.nonce):
             self._nonce = answer.nonce
         return answer
+
+    def _time_for(self, body: bytes | None, download: _Download | None) -> aiohttp.ClientTimeout:
+        """How long an answer may take. aiohttp's time between two reads begins when what we send is in the kernel."""
+        limits = self._limits
+        sending = len(body or b"") / limits.sent_bytes_per_second
+        return aiohttp.ClientTimeout(
+            total=None if download is not None else limits.total_seconds + 2 * sending,
+            sock_connect=limits.connect_seconds,
+            sock_read=limits.read_seconds + sending,
+        )
+
+    async def _read(self, response: aiohttp.ClientResponse, max_bytes: int, download: _Download | None) -> bytes:
+        """The body of an answer within its bound; what comes of a page is kept even if the rest does not."""
+        read = bytearray()
+        if download is not None and response.status in (200, 206):
+            download.begin(response)
+            read = download.octets
+        if len(read) + (response.content_length or 0) > max_bytes:
+            raise PartnerError("the partner's answer is larger than its contract allows")
+        loop, before = asyncio.get_running_loop(), len(read)
+        began = loop.time()
+        async for piece in response.content.iter_any():
+            read += piece
+            self.moved_bytes += len(piece)
+            if len(read) > max_bytes:
+                raise PartnerError("the partner's answer is larger than its contract allows")
+            waited = loop.time() - began - self._limits.read_seconds
+            if download is not None and waited * self._limits.least_bytes_per_second > len(read) - before:
+                raise PartnerError("the partner's page comes too slowly")
+        return bytes(read)
 
 
 @asynccontextmanager
@@ -407,23 +549,19 @@ async def _plain_words() -> AsyncIterator[None]:
     except aiohttp.ClientSSLError as error:
         raise PartnerError("there is no TLS connection with the partner") from error
     except aiohttp.ClientConnectorError as error:
-        raise PartnerError("the partner cannot be reached") from error
+        raise _LostError("the partner cannot be reached") from error
     except TimeoutError as error:
-        raise PartnerError("the partner did not answer in time") from error
+        raise _LostError("the partner did not answer in time") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise PartnerError("the connection with the partner broke off") from error
+        raise BrokenOffError("the connection with the partner broke off") from error
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """The body of an answer within its bound."""
-    if (response.content_length or 0) > max_bytes:
-        raise PartnerError("the partner's answer is larger than its contract allows")
-    read = bytearray()
-    async for piece in response.content.iter_any():
-        read += piece
-        if len(read) > max_bytes:
-            raise PartnerError("the partner's answer is larger than its contract allows")
-    return bytes(read)
+def _socket(address: AddrInfoType) -> socket.socket:
+    """A socket that does not wait for ever for a peer that takes nothing any more."""
+    made = socket.socket(*address[:3])
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_SECONDS * 1000)
+    return made
 
 
 def _restated(answer: _Answer) -> GatewayError:

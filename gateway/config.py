@@ -22,7 +22,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.errors import ConfigError
+from gateway.crypto.keys import SealingKey
+from gateway.errors import ConfigError, MalformedError
 from gateway.model import AGENCY, JURISDICTION, TLS_PIN
 from gateway.policy import FEDERATION, PLACE, SCHEMA
 
@@ -34,7 +35,7 @@ MAX_POLICY_FILES = 1024  # of one jurisdiction and the federation together
 MIN_QUORUM = 2  # four eyes; one administrator alone only in a demo
 EXAMPLES = "examples.toml"
 READ_BY_PEOPLE = "README.md"
-DATABASE_URL = re.compile(r"(sqlite|postgresql)(\+[a-z0-9]+)?://.+")
+DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://.+")  # the drivers that `store` has
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -74,10 +75,13 @@ KEYS = {
         "A program that is started for each alarm, with the alarm as JSON on its stdin; empty for none."
     ),
     "head_lifetime_hours": Key("How long a signed feed head is valid, in hours; re-signed at half of it.", 1, 168),
+    "history_days": Key("How long withdrawals and older versions in our own sets are remembered, in days.", 30, 3_650),
     "page_changes": Key("The most changes in one page of a feed.", 1, 65_536),
+    "signed_pages_days": Key("How long what hubs signed of their pages is kept, to give back what they lose.", 35, 3_650),
     "max_envelope_bytes": Key("The largest envelope that is accepted, in bytes.", 65_536, 3 << 30),
     "max_connections": Key("The most connections that are open at once.", 4, 10_000),
     "requests_per_minute": Key("The most requests a minute from one partner.", 10, 100_000),
+    "backup_recipients": Key("The offline keys that backups are sealed for: age1pq1 recipients, commas between."),
     "log_level": Key(f"How much is logged: {', '.join(LOG_LEVELS)}."),
 }
 
@@ -111,10 +115,13 @@ class Settings:
     tls_pins: str = ""
     alarm_command: str = ""
     head_lifetime_hours: int = 24
+    history_days: int = 400
     page_changes: int = 65_536
+    signed_pages_days: int = 35
     max_envelope_bytes: int = 1 << 30
     max_connections: int = 256
     requests_per_minute: int = 600
+    backup_recipients: str = ""
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -126,9 +133,13 @@ class Settings:
         _check(self.demo or self.quorum >= MIN_QUORUM, "quorum", "may be 1 only with demo = true")
         _check(bool(self.tls_certificate) == bool(self.tls_key), "tls_key", "and tls_certificate go together")
         _check(self.database and self.policies and self.keystore, "database", "policies and keystore must not be empty")
+        # Taken for the name of a file, a misspelt URL would make one, and its password with it.
+        known = "://" not in self.database or DATABASE_URL.fullmatch(self.database)
+        _check(known, "database", "is a URL that is not sqlite:// or postgresql://")
         token = (self.pkcs11_module, self.pkcs11_token, self.pkcs11_pin_file)
         _check(all(token) or not any(token), "pkcs11_module", "goes with pkcs11_token and pkcs11_pin_file")
         _check(all(TLS_PIN.fullmatch(pin) for pin in self.own_pins), "tls_pins", "holds something that is no pin")
+        _check_recipients(self)
         _check(self.log_level in LOG_LEVELS, "log_level", f"is none of {', '.join(LOG_LEVELS)}")
         _check_addresses(self)
 
@@ -155,6 +166,11 @@ class Settings:
     def own_pins(self) -> tuple[str, ...]:
         """The further pins of `tls_pins`."""
         return tuple(pin.strip() for pin in self.tls_pins.split(",") if pin.strip())
+
+    @property
+    def sealing_keys(self) -> tuple[SealingKey, ...]:
+        """The keys of `backup_recipients`."""
+        return tuple(SealingKey.parse(one.strip()) for one in self.backup_recipients.split(",") if one.strip())
 
     @property
     def keystore_path(self) -> Path:
@@ -303,6 +319,17 @@ def _types() -> dict[str, type]:
     """The type of each key, from the annotations of Settings."""
     known = {"str": str, "int": int, "bool": bool}
     return {setting.name: known[str(setting.type)] for setting in fields(Settings) if setting.name in KEYS}
+
+
+def _check_recipients(settings: Settings) -> None:
+    try:
+        _ = settings.sealing_keys
+    except MalformedError as error:
+        raise ConfigError(
+            "key 'backup_recipients' holds something that is no age1pq1 recipient",
+            place=SETTINGS_FILE,
+            remedy="`gateway backup key` prints one",
+        ) from error
 
 
 def _check_addresses(settings: Settings) -> None:

@@ -15,6 +15,8 @@ Rules:
 3. What the founders chose as four eyes cannot be lowered by editing the settings: agency, demo and the least quorum
    are also in the database, and opening compares them. Who is an administrator, how many must sign and where each
    partner stands is proved from the log (`standing`).
+4. A folder that was restored from a backup (`backup`) opens for nothing but looking and signing, until its
+   administrators have signed that the gateway goes on (`beginning`).
 
 Several processes may have one folder open: the database orders what they do.
 """
@@ -40,7 +42,7 @@ from gateway.crypto.seal import RFC9106_SECOND, Argon2Cost
 from gateway.errors import AuditBrokenError, ConfigError, ConflictError, GatewayError, NotFoundError
 from gateway.keystore import Keystore, read_pin
 from gateway.model import MAX_TEXT_CHARS
-from gateway.node import CheckpointSigner, Clock, Node, Policies, log_origin
+from gateway.node import CheckpointSigner, Clock, Node, Policies, awaits_restore, log_origin, own_log
 from gateway.partners import record_policy
 from gateway.policy import FEDERATION, SCHEMA
 from gateway.shipped import policies_path
@@ -94,7 +96,7 @@ def found(
     if not 0 < len(name) <= MAX_TEXT_CHARS or not name.isprintable():
         raise ConfigError(f"the agency's name is not one line of at most {MAX_TEXT_CHARS} characters")
     with ExitStack() as undoing:
-        with _put_in_place(settings.folder) as draft:
+        with put_in_place(settings.folder) as draft:
             building = replace(settings, folder=draft)
             # 1. Keys first: if the passphrase will not do, nothing else needs to be made.
             keystore = Keystore.create(
@@ -107,7 +109,8 @@ def found(
             if not building.policies_folder.exists():
                 _copy_policies(building.policies_folder, settings.jurisdiction)
             # 3. The database, with the first leaves of its log.
-            node = _node(building, keystore, clock, random)
+            #    Read as every opening reads them: GATEWAY_DATABASE_URL stands over what was written.
+            node = assemble(load_settings(draft), keystore, clock, random)
             try:
                 node.store.migrate()
                 _begin(node, name)
@@ -123,11 +126,13 @@ def open_home(
     clock: Clock = system_clock,
     random: Random = SYSTEM_RANDOM,
     check_log: bool = True,
+    restored: bool = False,
 ) -> Node:
     """The gateway in a data folder, ready to work.
 
     Args:
         check_log: False only for looking at a log that may be broken.
+        restored: also a gateway whose administrators have not signed yet that it goes on after a restore.
 
     Raises:
         ConfigError: settings, keys or policies cannot be used; the remedy says what to do.
@@ -136,7 +141,7 @@ def open_home(
     # 1. Settings, keys, policies: each checked whole.
     settings = load_settings(folder)
     keystore = Keystore.open(settings.keystore_path, passphrase, token=open_token(settings))
-    node = _node(settings, keystore, clock, random)
+    node = assemble(settings, keystore, clock, random)
     try:
         _ = node.policy.digest  # every rule is sound
         # 2. The database at the newest schema, and of this gateway.
@@ -150,6 +155,8 @@ def open_home(
         #    policy stops exchange (`partners.active_card`) until administrators have activated it.
         if check_log:
             settle(node)
+        # 5. A restored gateway does nothing before its restore statement is signed; then the old log's key goes.
+        _check_restored(node, restored=restored)
     except BaseException:
         node.store.close()
         raise
@@ -186,8 +193,12 @@ def agency_name(node: Node) -> str:
 
 
 @contextmanager
-def _put_in_place(folder: Path) -> Iterator[Path]:
-    """A draft folder that becomes `folder` when the block ends well, and is removed when it does not."""
+def put_in_place(folder: Path) -> Iterator[Path]:
+    """A draft folder that becomes `folder` when the block ends well, and is removed when it does not.
+
+    Raises:
+        ConfigError: the folder holds something, or cannot be written.
+    """
     folder = folder.absolute()
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -266,9 +277,10 @@ def _begin(node: Node, name: str) -> None:
 # Opening
 
 
-def _node(settings: Settings, keystore: Keystore, clock: Clock, random: Random) -> Node:
-    key = keystore.log_key(log_origin(settings.agency))
-    store = Store(settings.database_url, CheckpointSigner(key, random))
+def assemble(settings: Settings, keystore: Keystore, clock: Clock, random: Random) -> Node:
+    """A node over what is there, nothing of it checked."""
+    key = keystore.log_key(log_origin(settings.agency, keystore.log_numbers[0]))
+    store = Store(settings.database_url, CheckpointSigner(key, random, keystore.log_key))
     policies = Policies(read_policies(settings.policies_folder, settings.jurisdiction))
     return Node(settings, store, keystore, policies, clock, random)
 
@@ -288,10 +300,24 @@ def _check_founded(tx: Transaction, settings: Settings) -> None:
         raise ConfigError("the quorum is lower than the one founded with", place="quorum", remedy="set it back")
 
 
+def _check_restored(node: Node, *, restored: bool) -> None:
+    if len(node.keystore.log_numbers) == 1:
+        return
+    with node.store.reading() as tx:
+        waits = awaits_restore(node, tx)
+    if waits and not restored:
+        raise ConfigError(
+            "this gateway was restored from a backup, and waits for its restore statement",
+            remedy="`gateway backup resume --admin NAME`; as many as the quorum sign it",
+        )
+    if not waits:
+        node.keystore.keep_log_key(node.keystore.log_numbers[-1], random=node.random)
+
+
 def _check_end_of_log(tx: Transaction, node: Node) -> None:
     """A quick look, not a proof: the newest leaf, the tree above it and the newest checkpoint belong together."""
     size = tx.log.size()
-    key = node.keystore.log_key(log_origin(node.agency)).verifier
+    key = own_log(node, tx).verifier
     try:
         head = checkpoint.verify(tx.log.latest_checkpoint(), key, key.name)
     except NotFoundError as error:

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from gateway.columns.block import Block, parse_block
-from gateway.crypto import canonical, dsse
+from gateway.crypto import canonical, dsse, restore
 from gateway.crypto.keys import SealingKey, SigningKey, VerifyingKey
 from gateway.errors import MalformedError, TooLargeError
 from gateway.model import (
@@ -54,6 +54,8 @@ MAX_DOCUMENT_BYTES = 1 << 20  # feed head, mailbox message
 MAX_CARD_BYTES = 64 << 10
 KEYS_TYPE = "application/vnd.partner-exchange.key-statements+1"
 KEYS_VERSION = "key-statements 1"
+RESTORE_KEYS_TYPE = "application/vnd.partner-exchange.key-statements+2"
+RESTORE_KEYS_VERSION = "key-statements 2"  # as 1, with restore statements among the others
 MAX_KEY_STATEMENTS = 256  # of one agency: two rotations a year for a century
 MAX_KEYS_BYTES = 4 << 20  # 256 statements of 14 KiB, and a card
 MAX_MAIL_MESSAGES = 100  # messages of one mailbox answer
@@ -432,16 +434,23 @@ class IdentityCard:
 
 @dataclass(frozen=True, slots=True)
 class KeyNews:
-    """All that an agency says of its keys: its card, and its successions and revocations in order, each as signed."""
+    """All that an agency says of its keys: its card, and its successions, revocations and restores in order, each as
+    signed."""
 
     card: bytes
     statements: tuple[bytes, ...]
+
+    @property
+    def version(self) -> str:
+        """Who was never restored says nothing that a reader of the first version could not read."""
+        restored = any(dsse.parse(raw).payload_type == restore.PAYLOAD_TYPE for raw in self.statements)
+        return RESTORE_KEYS_VERSION if restored else KEYS_VERSION
 
     def dump(self) -> bytes:
         """Canonical JSON."""
         return canonical.encode(
             {
-                "key_statements": KEYS_VERSION,
+                "key_statements": self.version,
                 "card": self.card.decode("ascii"),
                 "statements": [raw.decode("ascii") for raw in self.statements],
             }
@@ -452,13 +461,19 @@ class KeyNews:
         """What `dump` wrote; nothing in it is verified yet."""
         value = canonical.parse_canonical(raw, max_bytes=MAX_KEYS_BYTES)
         members = _members(value, {"key_statements", "card", "statements"}, "key statements")
-        require(members["key_statements"] == KEYS_VERSION, "key statements: not version 1")
         statements = texts_member(members, "statements")
         require(len(statements) <= MAX_KEY_STATEMENTS, "key statements: too many")
         try:
-            return cls(text_member(members, "card").encode("ascii"), tuple(one.encode("ascii") for one in statements))
+            news = cls(text_member(members, "card").encode("ascii"), tuple(one.encode("ascii") for one in statements))
         except UnicodeEncodeError as error:
             raise MalformedError("key statements: not ASCII") from error
+        require(members["key_statements"] == news.version, "key statements: of a version that does not fit them")
+        return news
+
+
+def keys_type(raw: bytes) -> str:
+    """The media type of key statements that `KeyNews.dump` wrote."""
+    return RESTORE_KEYS_TYPE if RESTORE_KEYS_VERSION.encode() in raw else KEYS_TYPE
 
 
 @dataclass(frozen=True, slots=True)

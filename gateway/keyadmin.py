@@ -16,16 +16,18 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from gateway import keyring, partners
+from gateway import keyring, partners, restoring
 from gateway.addresses import base_url
 from gateway.alarms import AlarmKind, close_alarm
 from gateway.approvals import Act, Approvals, Arguments, Change
 from gateway.audit import EventKind
+from gateway.beginning import RESTORE_ACTS, acts_for
 from gateway.callers import secret_event
 from gateway.crypto import canonical
 from gateway.crypto.checkpoint import KeyKind, VerifierKey
 from gateway.crypto.keys import VerifyingKey
 from gateway.errors import ConflictError, DeniedError, MalformedError, PartnerError
+from gateway.exchange.erasing import ENTRY_ACTS
 from gateway.home import QUORUM_META
 from gateway.interchange import HEX_DIGEST, IdentityCard, parse_card
 from gateway.keyacts import KEY_ACTS
@@ -65,7 +67,7 @@ def export_card(node: Node) -> bytes:
 
 def approvals(node: Node) -> Approvals:
     """The proposals of this gateway, with every act that is guarded."""
-    return Approvals(node, ACTS)
+    return Approvals(node, acts_for(node, ACTS))
 
 
 def add_partner(card: bytes) -> tuple[str, Arguments]:
@@ -196,6 +198,7 @@ def _partner_add(tx: Transaction, node: Node, arguments: Arguments, proposal: st
     close_alarm(tx, node, AlarmKind.PARTNER_CARD_WAITS, card.agency)
     if known is not None and card_in(known).log != card.log:
         forget_log(tx, node, card.agency)  # two people have looked: what was seen of another log binds this one not
+        restoring.follow(node, tx, card.agency, card.log)
     details: dict[str, object] = {
         "partner": card.agency,
         "jurisdiction": card.jurisdiction,
@@ -634,4 +637,6 @@ ACTS: Mapping[str, Act] = {
     "quorum_set": Act("set how many administrators must sign", _quorum_subject, _quorum_set, _quorum_difference),
     "resume": Act("go on after a pause or a suspension", _resume_subject, _resume, _resume_difference),
     **KEY_ACTS,
+    **ENTRY_ACTS,
+    **RESTORE_ACTS,
 }

@@ -1,8 +1,8 @@
 """Partners' keys: which of them count now, and how a partner's new ones come to count.
 
 At each contact both sides compare what they know of each other's keys (contracts/key-statements-1.md): the successions
-and revocations of signing keys, in order, and the present identity card. Nobody has to act on both sides in the same
-minute, and a partner that was away for ten rotations walks all ten at its next contact.
+and revocations of signing keys and the restores of the gateway, in order, and the present identity card. Nobody has to
+act on both sides in the same minute, and a partner that was away for ten rotations walks all ten at its next contact.
 
 Rules:
 
@@ -10,7 +10,8 @@ Rules:
    whose successor is in use counts `key_overlap_days` longer, for what is on its way.
 2. A newer card is taken when a key that counts signed it. Its number never falls, and one number has one card.
 3. A card never moves a partner by itself: another address, log, witness, test flag or jurisdiction waits for two
-   administrators (`partner add`), and raises an alarm.
+   administrators (`partner add`), and raises an alarm. The log alone may also follow from a restore statement, which
+   at least two administrators of the partner have signed (`restoring`).
 4. A revocation ends a key at this place of our log. If the key in use says it of itself, its successors end with it,
    the partner is shut out, and only a card enrolled anew under four eyes lets it in: whoever stole the key could have
    signed all the rest.
@@ -24,9 +25,10 @@ import hmac
 from collections.abc import Sequence
 from functools import lru_cache
 
+from gateway import restoring
 from gateway.alarms import AlarmKind, raise_alarm
 from gateway.audit import EventKind
-from gateway.crypto import canonical, dsse, revocation, succession
+from gateway.crypto import canonical, dsse, restore, revocation, succession
 from gateway.crypto.keys import VerifyingKey
 from gateway.errors import AuditBrokenError, ConflictError, MalformedError, NotFoundError, VerificationError
 from gateway.interchange import IdentityCard, KeyConfirmation, KeyNews, parse_card
@@ -39,7 +41,7 @@ from gateway.store.tables import KeySeen, PartnerKey, PartnerRow
 
 ACTIVE = "active"
 REVOKED = "revoked"  # the state of a partner whose signing key is compromised
-_PROTECTED = ("agency", "jurisdiction", "url", "log", "witness", "test")
+_PROTECTED = ("agency", "jurisdiction", "url", "witness", "test")
 
 
 # What we tell
@@ -199,23 +201,34 @@ def _unknown(node: Node, tx: Transaction, row: PartnerRow, news: KeyNews) -> lis
         elif kind == revocation.PAYLOAD_TYPE:
             if revocation.parse_unverified(raw).key_set_id not in revoked:
                 found.append(raw)
+        elif kind == restore.PAYLOAD_TYPE:
+            if restoring.is_new(node, tx, row, raw):
+                found.append(raw)
         else:
             raise MalformedError("key statements: a statement of unknown type")
     return found
 
 
 def _take_statement(node: Node, tx: Transaction, row: PartnerRow, raw: bytes) -> None:
-    if dsse.parse(raw).payload_type == succession.PAYLOAD_TYPE:
+    kind = dsse.parse(raw).payload_type
+    if kind == succession.PAYLOAD_TYPE:
         _take_succession(node, tx, row, raw)
-    else:
+    elif kind == revocation.PAYLOAD_TYPE:
         _take_revocation(node, tx, row, raw)
+    else:
+        restoring.take(node, tx, row, raw, _key(_newest_active(node, tx, row)))
+
+
+def _newest_active(node: Node, tx: Transaction, row: PartnerRow) -> PartnerKey:
+    """The newest signing key of a partner that counts without an end."""
+    active = [one for one in _rows(node, tx, card_in(row)) if one.state == KeyState.ACTIVE]
+    if not active:
+        raise VerificationError("key statements: no key of this agency counts")
+    return max(active, key=lambda one: one.number)
 
 
 def _take_succession(node: Node, tx: Transaction, row: PartnerRow, raw: bytes) -> None:
-    rows, claimed = _rows(node, tx, card_in(row)), succession.parse_unverified(raw)
-    newest = max((one for one in rows if one.state == KeyState.ACTIVE), key=lambda one: one.number, default=None)
-    if newest is None:
-        raise VerificationError("succession: no key of this agency counts")
+    newest, claimed = _newest_active(node, tx, row), succession.parse_unverified(raw)
     if claimed.number < newest.number:
         return  # a key that was given up before the one that was enrolled
     if claimed.number == newest.number:
@@ -264,7 +277,8 @@ def _take_card(node: Node, tx: Transaction, row: PartnerRow, raw: bytes) -> None
         return  # an old answer; the card held is newer
     if card.number == held.number:
         raise VerificationError("identity card: another card under the number of the one held")
-    if any(getattr(card, name) != getattr(held, name) for name in _PROTECTED):
+    protected = any(getattr(card, name) != getattr(held, name) for name in _PROTECTED)
+    if protected or (card.log != held.log and not restoring.follow(node, tx, row.agency, card.log)):
         _wait_for_people(node, tx, row, raw)
         return
     row.card = raw.decode()

@@ -1,9 +1,10 @@
 """Keys at rest: one file under a passphrase for the gateway, one for each administrator.
 
 `keystore.json` holds every private key of a gateway: signing pairs (the active one, and its announced successor), token
-keys, opening keys (the newest and those that still overlap), the log's and the witness's checkpoint keys, and the
-master data key. It is a `PassphraseBox` (Argon2id, AES-256-GCM) with mode 0600. A lost passphrase cannot be recovered;
-a stolen file is worth what the passphrase is worth.
+keys, opening keys (the newest and those that still overlap), the log's checkpoint key (while a restored gateway waits
+for its restore statement, also that of the log that will begin), the witness's, and the master data key. It is a
+`PassphraseBox` (Argon2id, AES-256-GCM) with mode 0600. A lost passphrase cannot be recovered; a stolen file is worth
+what the passphrase is worth.
 
 Rules:
 
@@ -14,7 +15,9 @@ Rules:
 3. With a PKCS#11 token new signing pairs keep their Ed25519 half in the token; the file then has its label and public
    half. The ML-DSA-65 half is a seed in the file all the same: no token in use makes such keys yet. The token is opened
    when it signs, so what needs no signature (a pause, a look at the log) works while it is away.
-4. What state a key is in stands in the database and in the log (`keyadmin`). Here is only which private halves exist,
+4. A backup holds all of it but the opening keys, under the same passphrase (`backup_box`): what was sealed for a
+   gateway that is gone stays closed to whoever gets hold of a backup. A restored gateway makes new ones.
+5. What state a key is in stands in the database and in the log (`keyadmin`). Here is only which private halves exist,
    and which of them is used. A key that the database does not know has never been announced to anybody.
 
 The passphrase stays in memory while the keystore is open, beside the keys that it protects: keys are renewed by
@@ -38,7 +41,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.crypto import canonical
-from gateway.crypto.checkpoint import CheckpointKey, KeyKind
+from gateway.crypto.checkpoint import CheckpointKey, KeyKind, number_of_log
 from gateway.crypto.keys import (
     SEED_BYTES,
     SYSTEM_RANDOM,
@@ -62,10 +65,13 @@ MAX_HELD_KEYS = 64  # of one kind: daily renewal with two months of overlap and 
 
 _GATEWAY_LABEL = "gateway keystore 1"
 _PERSONAL_LABEL = "administrator key 1"
+_BACKUP_LABEL = "gateway keystore backup 1"
+_OFFLINE_LABEL = "offline key 1"
 _SIGNING_MEMBERS = ("signing_ed25519", "signing_mldsa65")
 _FIRST_MEMBERS = {*_SIGNING_MEMBERS, "token", "log", "witness", "master", "opening"}  # before keys were rotated
-_SEED_MEMBERS = ("log", "witness", "master")
-_MEMBERS = {*_SEED_MEMBERS, "signing", "token", "opening", "active_signing", "active_token"}
+_SEED_MEMBERS = ("witness", "master")
+_MEMBERS = {*_SEED_MEMBERS, "logs", "signing", "token", "opening", "active_signing", "active_token"}
+_ONE_LOG_MEMBERS = _MEMBERS - {"logs"} | {"log"}  # before a log could begin anew
 _LABEL_PREFIX = "pkcs11:"  # … and the key's label, where a sealed pair has the Ed25519 seed
 _TRIAL = b"partner exchange trial signature 1\n"  # nothing that is ever sent begins so
 _ROW_MAC_CONTEXT = b"partner exchange row mac 1\n"
@@ -142,6 +148,7 @@ class _Secrets:
     """The opened content of a keystore; keys of one kind newest first."""
 
     seeds: dict[str, bytes] = field(repr=False)
+    logs: dict[int, bytes] = field(repr=False)
     signing: tuple[HeldSigningKey, ...]
     token: tuple[HeldTokenKey, ...]
     opening: tuple[HeldOpeningKey, ...]
@@ -149,39 +156,60 @@ class _Secrets:
     active_token: str
 
     def __post_init__(self) -> None:
-        for held in (self.signing, self.token, self.opening):
+        for held in (self.signing, self.token, self.opening, self.logs):
             require(held, "keystore: no key of one kind")
         require(self.active_signing in {one.key_id for one in self.signing}, "keystore: no active signing key")
         require(self.active_token in {one.key_id for one in self.token}, "keystore: no active token key")
 
     def dump(self) -> bytes:
+        return canonical.encode(self._members())
+
+    def dump_for_backup(self) -> bytes:
+        members = self._members()
+        del members["opening"]
+        return canonical.encode(members)
+
+    def _members(self) -> dict[str, object]:
         signing = []
         for pair in self.signing:
             first, second = pair.key.seeds
             ed25519 = _dump_in_token(pair.key.ed25519) if first is None else {"ed25519": first.hex()}
             signing.append({"number": pair.number, "created": pair.created, "mldsa65": second.hex(), **ed25519})
-        return canonical.encode(
-            {
-                **{name: seed.hex() for name, seed in self.seeds.items()},
-                "signing": signing,
-                "token": [{"created": one.created, "seed": one.key.seed.hex()} for one in self.token],
-                "opening": [{"created": one.created, "seed": one.key.seed.hex()} for one in self.opening],
-                "active_signing": self.active_signing,
-                "active_token": self.active_token,
-            }
-        )
+        return {
+            **{name: seed.hex() for name, seed in self.seeds.items()},
+            "logs": {str(number): seed.hex() for number, seed in self.logs.items()},
+            "signing": signing,
+            "token": [{"created": one.created, "seed": one.key.seed.hex()} for one in self.token],
+            "opening": [{"created": one.created, "seed": one.key.seed.hex()} for one in self.opening],
+            "active_signing": self.active_signing,
+            "active_token": self.active_token,
+        }
 
     @classmethod
     def parse(cls, raw: bytes, token: Pkcs11Token | None) -> _Secrets:
-        value: object = canonical.parse_canonical(raw, max_bytes=MAX_BOX_BYTES)
-        if not isinstance(value, dict):
-            raise MalformedError("keystore: not an object")
-        members: dict[str, object] = dict(value)
+        members = _object(raw)
         if set(members) == _FIRST_MEMBERS:
             members = _brought_up(members)
+        if set(members) == _ONE_LOG_MEMBERS:
+            members["logs"] = {"1": members.pop("log")}
+        return cls._of(members, token)
+
+    @classmethod
+    def parse_backup(cls, raw: bytes, opening: HeldOpeningKey, token: Pkcs11Token | None) -> _Secrets:
+        """What `dump_for_backup` wrote, with a new opening key in the place of those that are not in it."""
+        members = _object(raw)
+        members["opening"] = [{"created": opening.created, "seed": opening.key.seed.hex()}]
+        return cls._of(members, token)
+
+    @classmethod
+    def _of(cls, members: dict[str, object], token: Pkcs11Token | None) -> _Secrets:
         require(set(members) == _MEMBERS, "keystore: members are not those known here")
+        logs = members["logs"]
+        if not isinstance(logs, dict) or not all(str(number).isdecimal() for number in logs):
+            raise MalformedError("keystore: the keys of logs have no numbers")
         return cls(
             {name: _seed_member(members, name) for name in _SEED_MEMBERS},
+            {int(number): _seed_member(logs, number) for number in logs},
             tuple(
                 HeldSigningKey(
                     SigningKey(_ed25519_member(one, token), _seed_member(one, "mldsa65")),
@@ -203,15 +231,22 @@ class _Secrets:
         )
 
 
+def _object(raw: bytes) -> dict[str, object]:
+    value: object = canonical.parse_canonical(raw, max_bytes=MAX_BOX_BYTES)
+    if not isinstance(value, dict):
+        raise MalformedError("keystore: not an object")
+    return dict(value)
+
+
 def _brought_up(members: dict[str, object]) -> dict[str, object]:
-    """The members of a keystore that was made before keys were rotated, as they are now. Its keys are of its first day,
-    which the first opening key remembers."""
+    """The members of a keystore that was made before keys were rotated, as they were after. Its keys are of its first
+    day, which the first opening key remembers."""
     first, second = (_seed_member(members, name) for name in _SIGNING_MEMBERS)
     token = TokenKey(_seed_member(members, "token"))
     opening = _entries(members, "opening")
     created = min((int_member(one, "created") for one in opening), default=0)
     return {
-        **{name: members[name] for name in _SEED_MEMBERS},
+        **{name: members[name] for name in (*_SEED_MEMBERS, "log")},
         "signing": [{"number": 1, "created": created, "ed25519": first.hex(), "mldsa65": second.hex()}],
         "token": [{"created": created, "seed": token.seed.hex()}],
         "opening": opening,
@@ -262,8 +297,9 @@ class Keystore:
         signing = HeldSigningKey(_new_signing_key(1, token, random), 1, now)
         caller = HeldTokenKey(TokenKey.generate(random), now)
         seeds = {name: random.bytes(SEED_BYTES) for name in _SEED_MEMBERS}
+        logs = {1: random.bytes(SEED_BYTES)}
         opening = HeldOpeningKey(OpeningKey.generate(random), now)
-        contents = _Secrets(seeds, (signing,), (caller,), (opening,), signing.key_id, caller.key_id)
+        contents = _Secrets(seeds, logs, (signing,), (caller,), (opening,), signing.key_id, caller.key_id)
         box = PassphraseBox(_GATEWAY_LABEL, cost)
         with _unless_it_fails(signing.key):
             _write(path, box.seal(passphrase, contents.dump(), random), replace_file=False)
@@ -281,6 +317,40 @@ class Keystore:
         """
         cost, contents = _read_secrets(path, passphrase, token)
         return cls(path, contents, cost, passphrase, token)
+
+    @classmethod
+    def from_backup(
+        cls,
+        path: Path,
+        raw: bytes,
+        passphrase: str,
+        *,
+        now: int,
+        token: Pkcs11Token | None = None,
+        random: Random = SYSTEM_RANDOM,
+    ) -> Keystore:
+        """Write the keystore of a backup to `path`, with a new opening key: backups hold none.
+
+        Args:
+            raw: what `backup_box` gave.
+            passphrase: that of the gateway when the backup was made; it stays the keystore's.
+            now: Unix seconds; the age of the new key.
+
+        Raises:
+            ConfigError: wrong passphrase, damaged, a file is already there, or it cannot be written.
+        """
+        cost, secret = _opened(raw, passphrase, _BACKUP_LABEL)
+        try:
+            contents = _Secrets.parse_backup(secret, HeldOpeningKey(OpeningKey.generate(random), now), token)
+        except MalformedError as error:
+            raise _damaged() from error
+        _write(path, PassphraseBox(_GATEWAY_LABEL, cost).seal(passphrase, contents.dump(), random), replace_file=False)
+        return cls(path, contents, cost, passphrase, token)
+
+    def backup_box(self, random: Random = SYSTEM_RANDOM) -> bytes:
+        """All keys but the opening keys, sealed under the passphrase."""
+        box = PassphraseBox(_BACKUP_LABEL, self._cost)
+        return box.seal(self._passphrase, self._current().dump_for_backup(), random)
 
     # What is used
 
@@ -326,9 +396,21 @@ class Keystore:
         """The opening keys with their age, newest first."""
         return self._current().opening
 
+    @property
+    def log_numbers(self) -> tuple[int, ...]:
+        """The logs whose keys are held, oldest first: one, and while a restore is under way the next one as well."""
+        return tuple(sorted(self._current().logs))
+
     def log_key(self, origin: str) -> CheckpointKey:
-        """The key that signs this gateway's checkpoints, under the name of its log."""
-        return CheckpointKey.from_seed(origin, self._secrets.seeds["log"])
+        """The key that signs this gateway's checkpoints, under the name of its log.
+
+        Raises:
+            NotFoundError: the key of this log is not held, or not any more.
+        """
+        seed = self._current().logs.get(number_of_log(origin))
+        if seed is None:
+            raise NotFoundError("keystore: the key of this log is not held")
+        return CheckpointKey.from_seed(origin, seed)
 
     def witness_key(self, name: str) -> CheckpointKey:
         """The key that cosigns partners' checkpoints."""
@@ -408,6 +490,18 @@ class Keystore:
         What was sealed for a dropped key can never be opened again. That is its purpose.
         """
         return self._drop(key_id, random, lambda held: replace(held, opening=_without(held.opening, key_id)))
+
+    def add_log_key(self, *, random: Random = SYSTEM_RANDOM) -> int:
+        """Make the key of the log that follows the newest; returns its number."""
+
+        def added(held: _Secrets) -> _Secrets:
+            return replace(held, logs={**held.logs, max(held.logs) + 1: random.bytes(SEED_BYTES)})
+
+        return max(self._change(added, random).logs)
+
+    def keep_log_key(self, number: int, *, random: Random = SYSTEM_RANDOM) -> None:
+        """Destroy the keys of all logs but this one: nobody signs another head of a log that has ended."""
+        self._change(lambda held: replace(held, logs={number: held.logs[number]}), random)
 
     def discard(self) -> None:
         """Destroy the file and the keys in the token, of a gateway that was never founded after all."""
@@ -562,6 +656,45 @@ def open_personal(path: Path, passphrase: str) -> PersonalKey:
         raise _damaged() from error
 
 
+def create_offline(
+    path: Path, passphrase: str | None, *, random: Random = SYSTEM_RANDOM, cost: Argon2Cost = RFC9106_SECOND
+) -> SealingKey:
+    """Make the key that opens backups and write it to `path`; returns its public half, which seals them.
+
+    Args:
+        passphrase: None for an identity file as age has it, which any `age` with hybrid support reads.
+
+    Raises:
+        ConfigError: as `Keystore.create`.
+    """
+    key = OpeningKey.generate(random)
+    raw = f"# public key: {key.public}\n{key.to_identity()}\n".encode("ascii")
+    if passphrase is not None:
+        _check_new_passphrase(passphrase)
+        raw = PassphraseBox(_OFFLINE_LABEL, cost).seal(passphrase, raw, random)
+    _write(path, raw, replace_file=False)
+    return key.public
+
+
+def open_offline(path: Path, passphrase: Callable[[], str]) -> OpeningKey:
+    """The key in `path`, an identity file of age or one under a passphrase, which is then asked for.
+
+    Raises:
+        ConfigError: no such file, readable by others, wrong passphrase, or not one identity.
+    """
+    raw = _read(path, "offline key")
+    if raw.startswith(b"{"):
+        _, raw = _opened(raw, passphrase(), _OFFLINE_LABEL)
+    lines = [line for line in raw.decode("ascii", "replace").splitlines() if line.strip() and not line.startswith("#")]
+    try:
+        require(len(lines) == 1, "offline key: not one identity")
+        return OpeningKey.parse(lines[0].strip())
+    except MalformedError as error:
+        raise ConfigError(
+            "offline key: the file holds no AGE-SECRET-KEY-PQ-1 identity", remedy="give the file of `backup key`"
+        ) from error
+
+
 def _check_new_passphrase(passphrase: str) -> None:
     if len(passphrase) < MIN_PASSPHRASE_CHARS:
         raise ConfigError(
@@ -572,7 +705,10 @@ def _check_new_passphrase(passphrase: str) -> None:
 
 def _open_box(path: Path, passphrase: str, label: str) -> tuple[Argon2Cost, bytes]:
     """The secret of a file, and what a guess at it costs."""
-    raw = _read(path)
+    return _opened(_read(path), passphrase, label)
+
+
+def _opened(raw: bytes, passphrase: str, label: str) -> tuple[Argon2Cost, bytes]:
     box = PassphraseBox(label)
     try:
         return box.cost_of(raw), box.open(passphrase, raw)

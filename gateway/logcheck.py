@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from gateway.audit import LeafRow, LogReport, verify_log
 from gateway.errors import AuditBrokenError
-from gateway.node import Node, log_origin
+from gateway.node import Node, own_log
 from gateway.store import Transaction
 
 LEAVES_AT_ONCE = 2000  # some milliseconds of reading
@@ -27,9 +27,8 @@ def verify_own_log(
         outside: signed notes and receipts of this log that were kept elsewhere.
         told: told (leaves checked, leaves in all) on the way.
     """
-    key = node.keystore.log_key(log_origin(node.agency)).verifier
     with node.store.reading() as tx:
-        size = tx.log.size()
+        key, size = own_log(node, tx).verifier, tx.log.size()
     if size == 0:  # founding appends the first leaves, so there is no gateway with an empty log
         raise AuditBrokenError("audit log: it is empty", index=0)
 

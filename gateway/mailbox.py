@@ -3,6 +3,9 @@
 Messages queue as plain rows (sealed at rest) and are sealed for the partner only when they go, so a partner that was
 away for weeks needs no key of that time. Push and pull bring the same messages; a number that was seen is taken once,
 and only with the same content. Asking for what is above N says that everything up to N arrived.
+
+A restored gateway does not know which numbers it gave after the backup. So it goes on beyond all of them: the messages
+of its log N begin at (N - 1) × `GAP` + 1, and that is the one gap which the receiver accepts (contracts/restore-1.md).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from io import BytesIO
 
 from gateway.audit import Event, EventKind
 from gateway.crypto import canonical, envelope
+from gateway.crypto.checkpoint import VerifierKey, number_of_log
 from gateway.crypto.keys import new_message_id
 from gateway.errors import ConflictError, MalformedError
 from gateway.interchange import (
@@ -24,13 +28,14 @@ from gateway.interchange import (
     parse_mail,
 )
 from gateway.model import require
-from gateway.node import Node
+from gateway.node import Node, own_log
 from gateway.partners import active_card
 from gateway.receipts import Message, repeated, settle
 from gateway.store import Transaction
 from gateway.store.tables import MailIn, MailOut
 
 KINDS = frozenset({"note", "withdrawal_applied"})
+GAP = 1_000_000_000  # more messages than two agencies exchange between two restores; read out it is still a number
 MAX_BODY_BYTES = 8 << 10  # a hundred of them fit one answer
 LIFETIME_SECONDS = 7 * 86_400  # of one sealed answer; the messages themselves wait as long as it takes
 
@@ -54,7 +59,7 @@ class Mailbox:
         require(kind in KINDS, "a message of unknown kind")
         raw = canonical.encode(body)
         require(len(raw) <= MAX_BODY_BYTES, "the message is too long")
-        number = tx.mail.last_out(partner) + 1
+        number = max(tx.mail.last_out(partner), _before(own_log(self._node, tx).name)) + 1
         message_id = new_message_id(self._node.random)
         sealed = self._node.keystore.master_key.seal(raw, _context("to", partner, number), self._node.random)
         row = MailOut(
@@ -85,15 +90,16 @@ class Mailbox:
     def sealed_after(self, card: IdentityCard, after: int) -> bytes | None:
         """Messages above `after`, sealed; None without any. Everything up to `after` is marked as delivered."""
         with self._node.store.transaction() as tx:
-            require(after <= tx.mail.last_out(card.agency), "the mailbox has no such number yet")
+            newest = max(tx.mail.last_out(card.agency), _before(own_log(self._node, tx).name))
+            require(after <= newest, "the mailbox has no such number yet")
             tx.mail.delivered(card.agency, after, self._node.clock())
-            rows = tx.mail.outgoing(card.agency, after, MAX_MAIL_MESSAGES)
+            rows = _unbroken(tx.mail.outgoing(card.agency, after, MAX_MAIL_MESSAGES))
         return self.seal(card, rows).body if rows else None
 
     def waiting(self, partner: str) -> list[MailOut]:
         """Messages to a partner that it has not confirmed, in order."""
         with self._node.store.reading() as tx:
-            return tx.mail.outgoing(partner, tx.mail.undelivered(partner), MAX_MAIL_MESSAGES)
+            return _unbroken(tx.mail.outgoing(partner, tx.mail.undelivered(partner), MAX_MAIL_MESSAGES))
 
     def seal(self, card: IdentityCard, rows: list[MailOut]) -> SealedMail:
         """Messages as one envelope for a partner. Each keeps its own id, however often it goes; the envelope is new."""
@@ -127,11 +133,11 @@ class Mailbox:
         if not messages:
             raise MalformedError("mailbox: no message")
         with self._node.store.transaction() as tx:
-            active_card(self._node, tx, message.sender)
+            card = active_card(self._node, tx, message.sender)
             before = repeated(tx, message)
             if before is not None:
                 return before
-            fresh = self._fresh(tx, message.sender, messages)
+            fresh = self._fresh(tx, card, messages)
             for one in fresh:
                 self._keep(tx, message.sender, one)
             event = self._received(message, messages[-1].number)
@@ -151,9 +157,10 @@ class Mailbox:
         assert isinstance(body, dict), "only objects are stored"
         return dict(body)
 
-    def _fresh(self, tx: Transaction, sender: str, messages: list[MailMessage]) -> list[MailMessage]:
-        last = tx.mail.last_in(sender)
-        if messages[0].number > last + 1:
+    def _fresh(self, tx: Transaction, card: IdentityCard, messages: list[MailMessage]) -> list[MailMessage]:
+        sender, last = card.agency, tx.mail.last_in(card.agency)
+        restored = last < messages[0].number - 1 == _before(VerifierKey.parse(card.log).name)
+        if messages[0].number > last + 1 and not restored:
             raise ConflictError("mailbox: a message between is missing", remedy=f"send from number {last + 1} on")
         for one in messages:
             known = tx.mail.incoming_digest(sender, one.number)
@@ -187,6 +194,16 @@ class Mailbox:
         return self._node.event(
             EventKind.MAILBOX_RECEIVED, actor=message.sender, subject=self._node.agency, details=details
         )
+
+
+def _before(origin: str) -> int:
+    """The number below the first message of a log."""
+    return (number_of_log(origin) - 1) * GAP
+
+
+def _unbroken(rows: list[MailOut]) -> list[MailOut]:
+    """The rows up to the first gap: one answer has none."""
+    return [row for at, row in enumerate(rows) if row.number == rows[0].number + at]
 
 
 def _context(way: str, partner: str, number: int) -> str:

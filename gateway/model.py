@@ -175,11 +175,22 @@ class Label:
             raise MalformedError("label: a word outside its closed list") from error
 
 
-class EntryDraft(NamedTuple):
-    """One entry as an adapter read it, before the owner's set gives it an id. A tuple, since they come by the million.
+class LabelWords(NamedTuple):
+    """What an entry says of its label. An empty word is not stated: the set's default stands in for it."""
 
-    `digests` maps algorithm to canonical bytes (text algorithms: UTF-8). An empty field means "not stated": the set's
-    default stands in for a label attribute, and nothing is guessed for the rest. `seen`: Unix seconds, 0 = not stated.
+    handling: HandlingCode | None = None
+    category: str = ""
+    victim_status: VictimStatus | None = None
+    evaluation: str = ""
+    restrictions: tuple[Restriction, ...] = ()
+
+
+class EntryDraft(NamedTuple):
+    """One entry as an adapter read it, before the owner's set gives it an id: how a person looks at a single row.
+
+    Where they come by the million they travel as columns (`columns.drafts`). `digests` maps algorithm to canonical
+    bytes (text algorithms: UTF-8). An empty field means "not stated": the set's default stands in for a label
+    attribute, and nothing is guessed for the rest. `seen`: Unix seconds, 0 = not stated.
     """
 
     digests: dict[str, bytes]
@@ -194,6 +205,11 @@ class EntryDraft(NamedTuple):
     restrictions: tuple[Restriction, ...] = ()
     pdq_quality: int = 0
     seen: int = 0
+
+    @property
+    def words(self) -> LabelWords:
+        """What it says of its label."""
+        return LabelWords(self.handling, self.category, self.victim_status, self.evaluation, self.restrictions)
 
 
 @dataclass(frozen=True, slots=True)

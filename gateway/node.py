@@ -12,25 +12,38 @@ from datetime import UTC, date, datetime
 from gateway import audit, policy
 from gateway.audit import Event, EventKind
 from gateway.config import Settings
-from gateway.crypto import checkpoint
+from gateway.crypto.checkpoint import CheckpointKey, number_of_log
 from gateway.crypto.keys import SYSTEM_RANDOM, Random
+from gateway.errors import AuditBrokenError, GatewayError, MalformedError
 from gateway.keystore import Keystore
-from gateway.store import Store
+from gateway.store import Store, Transaction
 
 Clock = Callable[[], int]
 POLICY_META = "policy"  # where the database says which policy is in force, by its digest
 
 
 class CheckpointSigner:
-    """What the store needs to close a transaction: the log's key, and salts."""
+    """What the store needs to close a transaction: the log's key, and salts.
 
-    def __init__(self, key: checkpoint.CheckpointKey, random: Random) -> None:
+    Args:
+        key: of the log as it is now.
+        later: the key of a log of another origin, once it has begun in place of that one (`restoring`).
+    """
+
+    def __init__(self, key: CheckpointKey, random: Random, later: Callable[[str], CheckpointKey] | None = None) -> None:
         self._key = key
         self._random = random
+        self._later = later
 
-    def sign_checkpoint(self, size: int, root: bytes, previous: int) -> bytes:
+    def sign_checkpoint(self, size: int, root: bytes, previous: int, origin: str) -> bytes:
         """A C2SP signed note over (size, root) that names the size of the checkpoint before it."""
-        return audit.publish(self._key.name, size, root, self._key, previous=previous)
+        key = self._key
+        if origin not in ("", key.name) and self._later is not None:
+            try:
+                key = self._later(origin)
+            except GatewayError as error:
+                raise AuditBrokenError("the audit log is one that this gateway has no key of") from error
+        return audit.publish(key.name, size, root, key, previous=previous)
 
     def salt(self) -> bytes:
         """32 fresh random bytes."""
@@ -85,3 +98,23 @@ def witness_name(agency: str) -> str:
 def log_origin(agency: str, number: int = 1) -> str:
     """The name of an agency's audit log; a restored gateway begins a new one."""
     return f"partner-exchange/{agency}/log/{number}"
+
+
+def own_log(node: Node, tx: Transaction) -> CheckpointKey:
+    """The key of this gateway's audit log as it is now; its name is the log's origin."""
+    numbers = node.keystore.log_numbers
+    if len(numbers) > 1 and _claimed_number(tx) == numbers[-1]:
+        numbers = numbers[-1:]  # the new log has begun, and the key of the one before is not destroyed yet
+    return node.keystore.log_key(log_origin(node.agency, numbers[0]))
+
+
+def awaits_restore(node: Node, tx: Transaction) -> bool:
+    """Whether this gateway was restored from a backup, and its administrators have not signed yet that it goes on."""
+    return number_of_log(own_log(node, tx).name) < node.keystore.log_numbers[-1]
+
+
+def _claimed_number(tx: Transaction) -> int | None:
+    try:
+        return number_of_log(tx.log.origin() or "")
+    except MalformedError:
+        return None  # an empty log; or a row that somebody else wrote, which verifies under no key

@@ -44,7 +44,7 @@ from gateway.interchange import (
 )
 from gateway.keylife import DAY_SECONDS, KeyPurpose, KeyState, check_transition
 from gateway.keystore import HeldOpeningKey, HeldSigningKey, HeldTokenKey
-from gateway.node import Node, log_origin, witness_name
+from gateway.node import Node, own_log, witness_name
 from gateway.store import Transaction
 from gateway.store.people import EVERYTHING
 from gateway.store.tables import OwnCard, OwnKey
@@ -85,12 +85,16 @@ def issued_card(node: Node) -> bytes:
         return issue(tx, node)
 
 
-def issue(tx: Transaction, node: Node) -> bytes:
-    """The same within the transaction of the deed that changed a key."""
+def issue(tx: Transaction, node: Node, *, gap: int = 1) -> bytes:
+    """The same within the transaction of the deed that changed a key.
+
+    Args:
+        gap: how far the next number is from the newest that is known here.
+    """
     newest, content = tx.keys.card(), _content(tx, node)
     if newest is not None and _says_the_same(newest, content):
         return newest.card.encode()
-    number = 1 if newest is None else newest.number + 1
+    number = 1 if newest is None else newest.number + gap
     card = replace(content, number=number, created=node.clock())
     raw = sign_card(card, node.keystore.signing_key)
     digest = hashlib.sha256(raw).hexdigest()
@@ -127,7 +131,7 @@ def _content(tx: Transaction, node: Node) -> IdentityCard:
         signing=signing.key.public,
         opening=tuple(opening[:MAX_CARD_OPENING_KEYS]),
         tokens=tuple(tokens[:MAX_CARD_TOKEN_KEYS]),
-        log=str(keystore.log_key(log_origin(node.agency)).verifier),
+        log=str(own_log(node, tx).verifier),
         witness=str(keystore.witness_key(witness_name(node.agency)).verifier),
         payload_types=CARD_PAYLOADS,
         test=settings.demo,
@@ -154,8 +158,12 @@ def _key_id_of(jwk: dict[str, str]) -> str:
 # Which keys there are
 
 
-def reconcile(tx: Transaction, node: Node) -> None:
-    """Make the list of keys and the keystore agree, whatever a crash left between the two."""
+def reconcile(tx: Transaction, node: Node, *, reason: str = "left by a deed that was cut off") -> None:
+    """Make the list of keys and the keystore agree, whatever a crash left between the two.
+
+    Args:
+        reason: of a decryption key that the list does not name yet.
+    """
     known = {row.key_id: row for row in tx.keys.own()}
     purposes = {row.purpose for row in known.values()}
     _use_what_is_recorded(node, list(known.values()))
@@ -166,7 +174,7 @@ def reconcile(tx: Transaction, node: Node) -> None:
             if purpose not in purposes:
                 _list(tx, node, purpose, held, KeyState.ACTIVE, reason="founding")
             elif purpose is KeyPurpose.DECRYPTION:
-                _list(tx, node, purpose, held, KeyState.ACTIVE, reason="left by a deed that was cut off")
+                _list(tx, node, purpose, held, KeyState.ACTIVE, reason=reason)
             else:
                 _drop(node, purpose, held.key_id)  # made by a deed that did not commit: nobody was told of it
     for row in known.values():

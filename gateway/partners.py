@@ -62,7 +62,12 @@ def fits(node: Node, row: PartnerRow) -> bool:
 
 
 def active_card(node: Node, tx: Transaction, partner: str) -> IdentityCard:
-    """The identity card of a partner that may exchange now.
+    """The identity card of a partner that may exchange now. Raises as `active`."""
+    return card_in(active(node, tx, partner))
+
+
+def active(node: Node, tx: Transaction, partner: str) -> PartnerRow:
+    """The row of a partner that may exchange now.
 
     Raises:
         NotFoundError: unknown, suspended, removed or pending: all look the same.
@@ -77,7 +82,7 @@ def active_card(node: Node, tx: Transaction, partner: str) -> IdentityCard:
         raise OverloadedError("exchange is paused", retry_after_seconds=PAUSED_RETRY_SECONDS)
     if not policy_is_in_force(tx, node):
         raise OverloadedError("the policy is being changed", retry_after_seconds=PAUSED_RETRY_SECONDS)
-    return card_in(row)
+    return row
 
 
 def policy_is_in_force(tx: Transaction, node: Node) -> bool:
@@ -109,13 +114,21 @@ def card_in(row: PartnerRow) -> IdentityCard:
 
 def is_under_test(node: Node, tx: Transaction, agency: str) -> bool:
     """Whether only sets of invented data move to and from a partner. Nobody is trusted with more by being unknown."""
-    row = find(node, tx, agency)
-    return not node.settings.demo and (row is None or row.test)
+    return _is_under_test(node, find(node, tx, agency))
 
 
 def may_exchange(node: Node, tx: Transaction, agency: str, set_name: str) -> bool:
     """Whether this set may move to or from this partner, as far as its test goes."""
     return is_test_set(set_name) or not is_under_test(node, tx, agency)
+
+
+def may_move(node: Node, row: PartnerRow, set_name: str) -> bool:
+    """The same of a partner whose row was found already."""
+    return is_test_set(set_name) or not _is_under_test(node, row)
+
+
+def _is_under_test(node: Node, row: PartnerRow | None) -> bool:
+    return not node.settings.demo and (row is None or row.test)
 
 
 def _mac(node: Node, row: PartnerRow) -> bytes:

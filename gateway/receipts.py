@@ -6,18 +6,19 @@ from dataclasses import dataclass
 
 from gateway.audit import Event, build_receipt
 from gateway.errors import ConflictError
-from gateway.node import Node, log_origin
+from gateway.node import Node, own_log
 from gateway.store import Transaction
 from gateway.store.tables import InboxRow
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Who sent an envelope, and which one it was."""
+    """Who sent an envelope, and which one it was. `signed`: the DSSE of its manifest, where it is to be kept."""
 
     sender: str
     message_id: str
     manifest_digest: str
+    signed: bytes = b""
 
     def details(self) -> dict[str, object]:
         """As the audit log names it."""
@@ -46,7 +47,7 @@ def settle(node: Node, tx: Transaction, message: Message, event: Event, index: i
     receipt = build_receipt(
         event,
         row.salt,
-        origin=log_origin(node.agency),
+        origin=own_log(node, tx).name,
         leaf_index=index,
         tree_size=size,
         proof=tx.log.inclusion_proof(index, size),

@@ -11,6 +11,8 @@ Nobody who can write the database can change this. The audit log says who became
 4. So far the log was read, what it said is kept beside the rows under a MAC, so that each look only reads what came
    since. An older copy of it put back only means reading more: what came later is read again from the log.
 5. A leaf that is read is proved to stand under the newest signed checkpoint.
+6. The log of a restored gateway begins anew (`restoring`). Its leaf 0 names the digest of what the log before it said
+   (`carry`); that is kept beside the rows, and read on from there as if the log had never ended.
 
 Names of administrators are given once: whoever was removed keeps the row, since old signatures are verified by it.
 
@@ -28,11 +30,12 @@ from functools import lru_cache
 from gateway import audit
 from gateway.audit import Event, EventKind, LeafRow
 from gateway.crypto import canonical, checkpoint, merkle
+from gateway.crypto.checkpoint import number_of_log
 from gateway.crypto.keys import VerifyingKey
 from gateway.errors import AuditBrokenError, GatewayError, MalformedError, NotFoundError, ProofError
 from gateway.keylife import KeyState
 from gateway.model import int_member, text_member, texts_member
-from gateway.node import POLICY_META, Node, log_origin
+from gateway.node import POLICY_META, Node, own_log
 from gateway.partners import REVOKED, card_in, fits, length_prefixed, put
 from gateway.proposals import LIFETIME_SECONDS, Statement, stored, verified_signers
 from gateway.store import Transaction
@@ -40,7 +43,9 @@ from gateway.store.people import EVERYTHING
 from gateway.store.tables import AdministratorRow, PartnerRow
 
 STANDING_META = "standing"  # where the database keeps what was read, under its MAC
-VERSION = "standing 1"
+CARRIED_META = "standing carried over"  # … and what the log before this one said, under the digest in leaf 0
+VERSION = "standing 2"
+_FIRST_VERSION = "standing 1"  # of a gateway that was never restored
 MAX_STANDING_BYTES = 4 << 20  # some thousand partners, and every change of office there ever was
 MAX_ADMINISTRATOR_BYTES = 8 << 10  # two public keys are 2.7 KB in base64
 STALE_LEAVES = 2_000  # so many newer leaves are read in a few milliseconds; after more it is kept anew
@@ -87,8 +92,8 @@ class _PartnerWord:
 class _Standing:
     """What the first `leaves` leaves of the log say.
 
-    `founding`: how many had to sign at first. `executed`: when a proposal was done, as long as it could be signed
-    again. `paused`: partners, or everything, that were stopped and have not been resumed.
+    `log`: its number. `founding`: how many had to sign at first. `executed`: when a proposal was done, as long as it
+    could be signed again. `paused`: partners, or everything, that were stopped and have not been resumed.
     """
 
     leaves: int
@@ -98,6 +103,8 @@ class _Standing:
     partners: Mapping[str, _PartnerWord]
     paused: frozenset[str]
     policy: str = ""
+    log: int = 1
+    never_again: tuple[int, str] = (0, "")  # number and MAC (hex) of the last row of the never-again list
 
 
 _BEGINNING = _Standing(0, 0, (), {}, {}, frozenset())
@@ -127,6 +134,23 @@ def keep(tx: Transaction, node: Node) -> None:
     tx.people.set_meta(STANDING_META, node.keystore.row_mac(raw).hex() + raw.decode())
 
 
+def basis(tx: Transaction, node: Node) -> str:
+    """The SHA-256 (hex) of what the log says, but for which proposals were done lately: what people can agree on."""
+    return hashlib.sha256(_dump(replace(_read(tx, node), leaves=0, executed={}))).hexdigest()
+
+
+def carry(tx: Transaction, node: Node) -> str:
+    """Keep what the log says for the log that begins in its place; returns the SHA-256 (hex) for its leaf 0.
+
+    Raises:
+        AuditBrokenError: the rows do not say the same as the log.
+    """
+    check(tx, node)
+    raw = _dump(_read(tx, node))
+    tx.people.set_meta(CARRIED_META, raw.decode())
+    return hashlib.sha256(raw).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What `check` found in order."""
@@ -150,7 +174,13 @@ def check(tx: Transaction, node: Node) -> Found:
         raise _broken("a pause was lifted without the administrators", "everything" if scope == EVERYTHING else scope)
     if standing.policy and tx.people.meta(POLICY_META) != standing.policy:
         raise _broken("the policy in force is not the one that the administrators activated", "")
+    _check_list(tx, standing)
     return Found(len(found.administrators), found.quorum, partners)
+
+
+def check_list(tx: Transaction, node: Node) -> None:
+    """Returns when the never-again list ends where the log says. AuditBrokenError: rows were taken out or put back."""
+    _check_list(tx, _read(tx, node))
 
 
 def settle(node: Node) -> None:
@@ -192,6 +222,12 @@ def _bring_up(node: Node) -> None:
 def founder_mac(node: Node, row: AdministratorRow) -> bytes:
     """The MAC of one who was added without signatures."""
     return node.keystore.row_mac(length_prefixed("administrator row 1", row.name, row.keys, str(row.added)))
+
+
+def _check_list(tx: Transaction, standing: _Standing) -> None:
+    number, mac = tx.never_again.end()
+    if (number, mac.hex()) != standing.never_again:
+        raise _broken("the never-again list does not end where the log says", "")
 
 
 # Administrators
@@ -325,17 +361,21 @@ _KINDS = (
     EventKind.RESUMED,
     EventKind.KEY_CHANGED,
     EventKind.POLICY_ACTIVATED,
+    EventKind.NEVER_AGAIN_CHANGED,
 )
+_BEGINNINGS = (EventKind.GATEWAY_INITIALISED, EventKind.GATEWAY_RESTORED)
 
 
 def _read(tx: Transaction, node: Node) -> _Standing:
     """What the log says, from where it was last read."""
-    standing = _kept(tx, node) or _founding(tx, node)
+    standing = _kept(tx, node)
+    if standing is None or standing.log != _number(tx, node):  # another log has begun since
+        standing = _founding(tx, node)
     size = tx.log.size()
     if size < standing.leaves:
         raise _broken("the audit log is shorter than it was", "")
     rows = tx.log.of_kinds(_KINDS, standing.leaves)
-    for row, event in _proved(tx, node, rows):
+    for row, event in proved(tx, node, rows):
         standing = _told(standing, row.index, event, demo=node.settings.demo)
     horizon = node.clock() - 2 * LIFETIME_SECONDS  # twice: the clock may have been put back
     executed = {proposal: at for proposal, at in standing.executed.items() if at > horizon}
@@ -346,13 +386,27 @@ def _founding(tx: Transaction, node: Node) -> _Standing:
     first = next(iter(tx.log.leaves(0, 1)), None)
     if first is None:
         return _BEGINNING
-    for _, event in _proved(tx, node, [first]):
-        if event.kind is EventKind.GATEWAY_INITIALISED:
+    number = _number(tx, node)
+    for _, event in proved(tx, node, [first]):
+        if event.kind is EventKind.GATEWAY_INITIALISED and number == 1:
             return replace(_BEGINNING, founding=int_member(event.details, "quorum"), leaves=1)
-    raise _broken("the audit log does not begin with a founding", "")
+        if event.kind is EventKind.GATEWAY_RESTORED and number > 1:
+            return replace(_carried(tx, text_member(event.details, "standing")), leaves=1, log=number)
+    raise _broken("the audit log begins neither with a founding nor with a restore", "")
 
 
-def _proved(tx: Transaction, node: Node, rows: Iterable[LeafRow]) -> Iterable[tuple[LeafRow, Event]]:
+def _carried(tx: Transaction, digest: str) -> _Standing:
+    raw = (tx.people.meta(CARRIED_META) or "").encode()
+    if not hmac.compare_digest(hashlib.sha256(raw).hexdigest(), digest):
+        raise _broken("what was carried over at the restore is gone, or was altered", "")
+    return _parse(raw)
+
+
+def _number(tx: Transaction, node: Node) -> int:
+    return number_of_log(own_log(node, tx).name)
+
+
+def proved(tx: Transaction, node: Node, rows: Iterable[LeafRow]) -> Iterable[tuple[LeafRow, Event]]:
     """The events of leaves, each proved to stand in the log under its newest signed checkpoint.
 
     Leaves beyond that checkpoint are those that this very transaction has appended.
@@ -362,7 +416,7 @@ def _proved(tx: Transaction, node: Node, rows: Iterable[LeafRow]) -> Iterable[tu
         if row.event_bytes is None or row.salt is None:
             continue  # erased on record; what decides is never erased
         event = audit.parse_event(row.event_bytes)
-        if event.kind not in (*_KINDS, EventKind.GATEWAY_INITIALISED):
+        if event.kind not in (*_KINDS, *_BEGINNINGS, EventKind.BACKUP_RESTORED):
             continue
         try:
             if not hmac.compare_digest(audit.event_entry(row.event_bytes, row.salt), row.entry):
@@ -376,7 +430,7 @@ def _proved(tx: Transaction, node: Node, rows: Iterable[LeafRow]) -> Iterable[tu
 
 
 def _head(tx: Transaction, node: Node) -> checkpoint.Checkpoint | None:
-    key = node.keystore.log_key(log_origin(node.agency)).verifier
+    key = own_log(node, tx).verifier
     try:
         return checkpoint.verify(tx.log.latest_checkpoint(), key, key.name)
     except NotFoundError:
@@ -404,6 +458,9 @@ def _told(standing: _Standing, index: int, event: Event, *, demo: bool) -> _Stan
             return replace(standing, partners=_partners_after_key(standing, details))
         case EventKind.POLICY_ACTIVATED:
             return replace(standing, policy=text_member(details, "policy"))
+        case EventKind.NEVER_AGAIN_CHANGED:
+            end = int_member(details, "listed"), text_member(details, "list_head")
+            return replace(standing, never_again=end)
         case EventKind.PAUSED:
             return replace(standing, paused=standing.paused | {_scope(details)})
         case _:
@@ -460,6 +517,7 @@ def _dump(standing: _Standing) -> bytes:
     return canonical.encode(
         {
             "standing": VERSION,
+            "log": standing.log,
             "leaves": standing.leaves,
             "founding": standing.founding,
             "turns": [[one.act, one.name, one.key_id, one.quorum, one.proposal] for one in standing.turns],
@@ -470,6 +528,7 @@ def _dump(standing: _Standing) -> bytes:
             },
             "paused": sorted(standing.paused),
             "policy": standing.policy,
+            "never_again": list(standing.never_again),
         }
     )
 
@@ -488,7 +547,7 @@ def _kept(tx: Transaction, node: Node) -> _Standing | None:
 @lru_cache(maxsize=16)
 def _parse(raw: bytes) -> _Standing:
     value = canonical.parse_canonical(raw, max_bytes=MAX_STANDING_BYTES)
-    assert isinstance(value, dict), "its MAC fits, so this gateway wrote it"
+    assert isinstance(value, dict), "its MAC or its digest fits, so this gateway wrote it"
     members: dict[str, object] = dict(value)
     turns, executed, partners = value["turns"], value["executed"], value["partners"]
     assert isinstance(turns, list)
@@ -502,7 +561,16 @@ def _parse(raw: bytes) -> _Standing:
         {name: _partner_word(one) for name, one in partners.items()},
         frozenset(texts_member(members, "paused")),
         text_member(members, "policy"),
+        1 if value["standing"] == _FIRST_VERSION else int_member(members, "log"),
+        _list_end(value.get("never_again", [0, ""])),  # what was kept before there was a list does not speak of it
     )
+
+
+def _list_end(value: canonical.JsonValue) -> tuple[int, str]:
+    assert isinstance(value, list)
+    number, mac = value
+    assert isinstance(number, int)
+    return number, str(mac)
 
 
 def _partner_word(value: canonical.JsonValue) -> _PartnerWord:

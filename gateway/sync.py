@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from gateway import keyring, ownkeys, standing
 from gateway.audit import EventKind
+from gateway.client import BrokenOffError
 from gateway.crypto import canonical
 from gateway.errors import (
     ConflictError,
@@ -36,6 +37,7 @@ from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
 from gateway.gossip import ToldLog
 from gateway.interchange import Cursor, FeedHead, IdentityCard, KeyConfirmation
 from gateway.model import SET_NAME
+from gateway.reconcile import CompareReport, Reconciler
 from gateway.store.schedule import MAX_BACKOFF_SECONDS
 from gateway.store.tables import ScheduleRow
 from gateway.witness import is_forked
@@ -44,14 +46,27 @@ T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 MAX_VIEW_CHANGES = 5  # policy that moves more often than this during one pull waits for the next
 MAX_PAGES = 10_000  # 600 million changes: a hub that has more never ends
-LEASE_SECONDS = 300  # how long a node that died keeps others waiting
+FIRST_CHANGES = 4_096  # of the first page that we send: three seconds at 1 Mbit/s
+MAX_CHANGES = 65_536  # as many as any page has
+LEAST_CHANGES = 64  # a page costs two signatures, a receipt and a round trip
+GROWTH = 4
+PAGE_SECONDS = 20  # what is lost at most when the link breaks, and well below what any time limit allows
+MAX_BROKEN = 5  # pages one after the other that do not get through
+LEASE_SECONDS = 300  # how long a node that died keeps others waiting; a run that moves nothing ends a little before
+BEATS_OF_A_LEASE = 10  # how often in that time a run shows that it goes on
 WAKE_SECONDS = 2
 MAX_RUNS_AT_ONCE = 8  # partners asked at the same time: each run may hold one page in memory
+MAX_SLOW_RUNS = 24  # … and so many more on slow links, which keep nobody else waiting
+SLOW_RUN_SECONDS = 300  # a run that goes on for longer is on a slow link, or brings a great deal
 JITTER_PERCENT = 10  # so that partners that started together do not ask together
 
 
 class PartnerLink(Protocol):
     """One partner over some network. Failures are GatewayErrors: the partner's own words, or PartnerError."""
+
+    @property
+    def moved_bytes(self) -> int:
+        """How much has come and gone so far: as long as it grows, the link is alive."""
 
     async def sets(self) -> list[dict[str, object]]:
         """The sets that the partner offers us."""
@@ -79,6 +94,9 @@ class PartnerLink(Protocol):
 
     async def witnessed(self) -> tuple[ToldLog, ...]:
         """Third agencies' logs, and ours, as the partner witnessed them, unverified."""
+
+    async def compare(self, set_name: str, body: bytes) -> bytes | None:
+        """The partner's sealed answer to a question of comparison 1, None where there is nothing to bring."""
 
     async def keys(self, held: KeyConfirmation) -> bytes | None:
         """What the partner says of its keys beyond what we hold of them, None when we hold everything."""
@@ -127,6 +145,31 @@ def _quiet(_done: int, _total: int) -> None:
     """Nobody watches."""
 
 
+class Pace:
+    """How many changes a page may have that we send, so that it goes in some seconds however slow the link is.
+
+    A page that breaks off is sent again whole, so on a slow link pages are small. It begins small, grows as pages go
+    quickly, and shrinks for good where they do not get through.
+    """
+
+    def __init__(self) -> None:
+        self.room = FIRST_CHANGES
+        self._most = MAX_CHANGES
+        self.broken = 0
+
+    def went(self, changes: int, seconds: float) -> None:
+        """A page of so many changes went in so many seconds, its receipt included."""
+        self.broken = 0
+        at_this_rate = int(changes / max(seconds, 0.001) * PAGE_SECONDS)
+        self.room = max(LEAST_CHANGES, min(at_this_rate, GROWTH * self.room, self._most))
+
+    def shrink(self) -> bool:
+        """A page did not get through; whether a smaller one is worth a try."""
+        self.broken += 1
+        self._most = self.room = max(LEAST_CHANGES, self.room // GROWTH)
+        return self.broken < MAX_BROKEN
+
+
 class PartnerSync:
     """All dealings with one partner over one link.
 
@@ -157,15 +200,23 @@ class PartnerSync:
         await self.exchange_keys()
         # 1. What was on its way when something broke goes first: the same bytes, so the partner knows it again.
         await self._resend(report)
-        for _ in range(MAX_VIEW_CHANGES):
+        pace, conflicts = Pace(), 0
+        while conflicts < MAX_VIEW_CHANGES:
             # 2. Announce the head; the answer says where the partner stands.
             head = await self._run(self._exchange.head_for, self._partner, set_name)
             cursor = _cursor(*await self._link.post_envelope(head.body))
+            if pace.broken:
+                await self._drop_what_broke(set_name, cursor)
             # 3. Page by page; each is queued and logged before it leaves.
             try:
-                await self._push_pages(report, head.head, cursor)
+                await self._push_pages(report, head.head, cursor, pace)
             except ConflictError:
-                continue  # the partner moved, or policy changed the view: announce again
+                conflicts += 1  # the partner moved, or policy changed the view: announce again
+                continue
+            except BrokenOffError:
+                if not pace.shrink():
+                    raise
+                continue  # smaller pages may get through
             return report
         raise ConflictError("the partner's position or our policy keeps moving", remedy="try again later")
 
@@ -205,15 +256,53 @@ class PartnerSync:
             head = await self._head(set_name, use_tag=use_tag)
             # 2. Page by page from our cursor; page and cursor commit together.
             try:
+                await self._enter_epoch(report, head)
                 await self._pull_pages(report, head)
             except ConflictError:
                 use_tag = False
                 continue  # policy over there changed the view meanwhile: ask for the new head
             # 3. Both sides hold the same, or a change came in between and the next head will tell.
-            if report.equality != "different" or not use_tag:
+            if report.equality != "different":
+                return report
+            if not use_tag:
+                # 4. They do not: find what differs, and repair it.
+                await self._reconcile(report, repair=True)
                 return report
             use_tag = False
         return report
+
+    async def compare(self, set_name: str, *, repair: bool) -> CompareReport:
+        """Compare our mirror of a set with its hub, entry by entry where sums differ; repair it if asked to."""
+        await self.exchange_keys()
+        report = PullReport(self._partner, set_name)
+        head = await self._head(set_name, use_tag=False)
+        cursor = await self._run(self._exchange.mirrors.cursor, set_name)
+        if cursor.epoch != head.cursor.epoch:
+            raise ConflictError("the mirror does not stand in the epoch of its hub", remedy="pull the set first")
+        await self._pull_pages(report, head)
+        return await self._reconcile(report, repair=repair)
+
+    async def _reconcile(self, report: PullReport, *, repair: bool) -> CompareReport:
+        async def follow() -> None:
+            head = await self._head(report.set_name, use_tag=False)
+            cursor = await self._run(self._exchange.mirrors.cursor, report.set_name)
+            if cursor.epoch == head.cursor.epoch:
+                await self._pull_pages(report, head)
+
+        reconciler = Reconciler(self._exchange, self._link, self._partner, self._run)
+        found = await reconciler.compare(report.set_name, follow, repair=repair)
+        report.equality = await self._run(self._exchange.mirrors.equality, report.set_name)
+        return found
+
+    async def _enter_epoch(self, report: PullReport, head: FeedHead) -> None:
+        """Where the hub began anew from a backup: give back what it lost, and move over without copying everything."""
+        cursor = await self._run(self._exchange.mirrors.cursor, report.set_name)
+        if cursor.epoch in (0, head.cursor.epoch):
+            return
+        reconciler = Reconciler(self._exchange, self._link, self._partner, self._run)
+        await reconciler.offer_withdrawals(report.set_name)
+        await self._reconcile(report, repair=True)
+        raise ConflictError("the hub has begun a new epoch")  # its head says more by now
 
     async def sync(self) -> list[PullReport]:
         """Everything there is to do: pages on their way, mailboxes both ways, feeds.
@@ -319,19 +408,27 @@ class PartnerSync:
             report.pages += 1
             report.receipts[row.message_id] = receipt
 
-    async def _push_pages(self, report: PushReport, head: FeedHead, cursor: Cursor) -> None:
+    async def _drop_what_broke(self, set_name: str, cursor: Cursor) -> None:
+        """Give up pages whose sending broke off before the partner had them: smaller ones go in their place."""
+        for row in await self._run(self._exchange.waiting_pages, self._partner):
+            if row.subject == set_name and row.until_seq > cursor.seq:
+                await self._run(self._exchange.give_up, row.message_id, "the connection broke off on its way")
+
+    async def _push_pages(self, report: PushReport, head: FeedHead, cursor: Cursor, pace: Pace) -> None:
         for number in range(MAX_PAGES):
             page = None
             # Also asked when the partner has everything already: so we note that it has.
             if number == 0 or cursor != head.cursor:
-                page = await self._run(self._exchange.page_to_push, self._partner, report.set_name, cursor)
+                page = await self._run(self._exchange.page_to_push, self._partner, report.set_name, cursor, pace.room)
             if page is None:
                 return
+            began = asyncio.get_running_loop().time()
             try:
                 receipt = await self._receipt(page.body)
             except ConflictError as error:
                 await self._run(self._exchange.give_up, page.message_id, error.message)
                 raise
+            pace.went(page.head.changes, asyncio.get_running_loop().time() - began)
             cursor = page.head.end
             await self._run(self._exchange.confirm_push, self._partner, page.message_id, receipt, cursor)
             report.pages += 1
@@ -415,7 +512,8 @@ class Schedule:
         self._link_for = link_for
         self._owner = owner or self._node.random.bytes(8).hex()
         self._run = run
-        self._running: set[asyncio.Task[GatewayError | None]] = set()
+        self._running: dict[asyncio.Task[GatewayError | None], float] = {}  # since when, by the loop's time
+        self._waking: set[asyncio.Task[object]] = set()
         self._kept_house = -1
 
     def plan(self) -> None:
@@ -463,12 +561,18 @@ class Schedule:
             await asyncio.Event().wait()
         finally:
             scheduler.shutdown(wait=False)
-            for run in self._running:
+            # A wake-up that was cut off may have started runs: it ends first.
+            await asyncio.gather(*self._waking, return_exceptions=True)
+            for run in list(self._running):
                 run.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _wake(self) -> None:
         """Start what is due; while the database cannot be written, the next wake-up tries again."""
+        task = asyncio.current_task()
+        assert task is not None, "the scheduler wakes us in a task"
+        self._waking.add(task)
+        task.add_done_callback(self._waking.discard)
         try:
             await self._start_due()
         except OverloadedError:
@@ -480,26 +584,35 @@ class Schedule:
         await self._run(self.plan)
         started = []
         for job in await self._run(self._due):
-            if len(self._running) >= MAX_RUNS_AT_ONCE:
+            if not self._has_room():
                 break
             fence = await self._run(self._claim, job.job, False)
             if fence is not None:
                 run = asyncio.create_task(self._run_job(job, fence), name=job.job)
-                self._running.add(run)
-                run.add_done_callback(self._running.discard)
+                self._running[run] = asyncio.get_running_loop().time()
+                run.add_done_callback(self._running.pop)
                 started.append(run)
         return started
 
+    def _has_room(self) -> bool:
+        """Whether another run may begin; those on slow links do not count, up to a bound of their own."""
+        now = asyncio.get_running_loop().time()
+        slow = sum(now - since > SLOW_RUN_SECONDS for since in self._running.values())
+        return len(self._running) - min(slow, MAX_SLOW_RUNS) < MAX_RUNS_AT_ONCE
+
     def _keep_house(self) -> None:
-        """Our own keys' due changes once a minute; once an hour, whether our rows are as the log has them."""
+        """Once a minute our own keys' due changes and small blocks; once an hour, whether rows are as the log says."""
         minute = self._node.clock() // 60
         if minute == self._kept_house:
             return
         hour, self._kept_house = self._kept_house // 60, minute
         ownkeys.maintain(self._node)
+        self._exchange.server.tidy()
+        self._exchange.compacting.keep_house()
         if minute // 60 != hour:
             with self._node.store.reading() as tx:
                 standing.check(tx, self._node)
+            self._exchange.recovering.keep_house()
 
     def status(self) -> list[JobStatus]:
         """What the schedule did and will do, by partner."""
@@ -527,7 +640,11 @@ class Schedule:
         """One run under its lease; its outcome is written only while the lease is ours."""
         try:
             card = await self._run(self._exchange.card_of, job.partner)
-            async with asyncio.timeout(LEASE_SECONDS - 30), self._link_for(card) as link:
+            async with (
+                asyncio.timeout(LEASE_SECONDS - 30) as end,
+                self._link_for(card) as link,
+                self._alive(job, fence, link, end),
+            ):
                 reports = await PartnerSync(self._exchange, link, job.partner, run=self._run).sync()
             if any(report.equality == "different" for report in reports):
                 raise VerificationError("the two ends hold different entries of a set")
@@ -544,6 +661,43 @@ class Schedule:
             raise
         await self._run(self._succeeded, job, fence, sum(report.lag for report in reports))
         return None
+
+    @asynccontextmanager
+    async def _alive(
+        self, job: ScheduleRow, fence: int, link: PartnerLink, end: asyncio.Timeout
+    ) -> AsyncIterator[None]:
+        """While the block runs its lease is kept and its end put off, as long as its link moves anything.
+
+        However long a transfer takes, it is cut off only when nothing of it comes any more, or when another node has
+        taken the run over.
+        """
+        over = asyncio.Event()
+
+        async def beat() -> None:
+            moved, loop = link.moved_bytes, asyncio.get_running_loop()
+            while True:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), LEASE_SECONDS / BEATS_OF_A_LEASE)
+                    return
+                if link.moved_bytes == moved:
+                    continue
+                moved, kept = link.moved_bytes, None
+                with suppress(OverloadedError):  # the database is busy: the next beat tries again
+                    kept = await self._run(self._renewed, job, fence)
+                if kept is not None and not end.expired():
+                    end.reschedule(loop.time() + (LEASE_SECONDS - 30 if kept else 0))
+
+        heart = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            # It is not cut off: a lease that is renewed after the run has ended would keep the partner waiting.
+            over.set()
+            await heart
+
+    def _renewed(self, job: ScheduleRow, fence: int) -> bool:
+        with self._node.store.transaction() as tx:
+            return tx.schedule.renew(job.job, fence, self._node.clock(), LEASE_SECONDS)
 
     def _jobs(self) -> list[ScheduleRow]:
         with self._node.store.reading() as tx:

@@ -38,7 +38,7 @@ from gateway.crypto.checkpoint import Checkpoint, VerifierKey
 from gateway.errors import GatewayError, MalformedError, NotFoundError, ProofError, TooLargeError, VerificationError
 from gateway.gossip import MAX_HEAD_BYTES, MAX_TOLD_LOGS, ToldLog
 from gateway.model import require, text_member
-from gateway.node import Node, log_origin, witness_name
+from gateway.node import Node, own_log, witness_name
 from gateway.partners import active_card, card_in, get
 from gateway.store import Transaction
 from gateway.store.tables import CosignatureRow, WitnessedLog
@@ -178,7 +178,7 @@ class WitnessDesk:
             raise TooLargeError("cosignature: the note is too large")
         with self._node.store.reading() as tx:
             key = VerifierKey.parse(active_card(self._node, tx, partner).witness)
-        origin = log_origin(self._node.agency)
+            origin = own_log(self._node, tx).name
         signed = checkpoint.verify_cosignature(body, key, origin)
         lines = _lines_of(body, key.name)
         require(len(lines) == 1, "cosignature: not exactly one line of this witness")
@@ -206,11 +206,10 @@ class WitnessDesk:
     def cosigned_note(self) -> bytes:
         """The largest checkpoint that a partner cosigned, with every cosignature that we hold for it."""
         with self._node.store.reading() as tx:
-            size = tx.witness.largest_cosigned()
-            note = _stored_note(tx, size) if size else None
-            if note is None:
-                raise NotFoundError("no checkpoint is cosigned yet")
-            return _with_lines(tx, note)
+            note = largest_cosigned(tx)
+        if note is None:
+            raise NotFoundError("no checkpoint is cosigned yet")
+        return note
 
     # Inside
 
@@ -281,11 +280,12 @@ class WitnessDesk:
 
     def _compare_own(self, teller: str, note: bytes) -> None:
         """A head of our own log that our log does not hold raises an alarm: entries were lost, or the key was."""
-        key = self._node.keystore.log_key(log_origin(self._node.agency)).verifier
+        with self._node.store.reading() as tx:
+            key = own_log(self._node, tx).verifier
         try:
             head = checkpoint.verify(note, key, key.name)
         except GatewayError:
-            return  # we never signed it
+            return  # we never signed it, or it is of a log that ended with a restore
         with self._node.store.reading() as tx:
             stored = _stored_note(tx, head.size)
         if stored is not None and _text(stored) == head.text():
@@ -315,6 +315,13 @@ class WitnessDesk:
         error = VerificationError(f"the partner's audit log does not extend what was seen of it: {reason}")
         error.remedy = "exchange is paused; keep the evidence (`gateway alarm list`) and ask the partner"
         raise error
+
+
+def largest_cosigned(tx: Transaction) -> bytes | None:
+    """The largest checkpoint of ours that a partner cosigned, with every cosignature that we hold for it."""
+    size = tx.witness.largest_cosigned()
+    note = _stored_note(tx, size) if size else None
+    return None if note is None else _with_lines(tx, note)
 
 
 def is_forked(tx: Transaction, partner: str) -> bool:

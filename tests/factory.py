@@ -5,6 +5,7 @@
     befriend(xa, xb)                       # each holds the other's identity card, state "active"
 
 Everything is real but two things: the clock, and the price of a guess at the passphrase (the lowest that is allowed).
+With `GATEWAY_TEST_DATABASE=postgresql` in the environment the databases are those of a real server (`postgres`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import itertools
+import os
 import random as standard_random
 import shutil
 import socket
@@ -26,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+import postgres
 from gateway.app import start
 from gateway.audit import Event, EventKind, parse_event
 from gateway.client import PartnerLink
@@ -45,6 +48,7 @@ from gateway.partners import put as put_partner
 from gateway.store import Store
 from gateway.store.tables import PartnerRow
 
+DATABASE_VARIABLE = "GATEWAY_TEST_DATABASE"  # "sqlite" (the default) or "postgresql"
 PASSPHRASE = "a passphrase of tests only"
 CHEAP = Argon2Cost(8 * 1024, 1, 1)
 START_TIME = 1_795_000_000  # 18 November 2026, inside the validity of the shipped rules
@@ -105,13 +109,12 @@ def make_node(
         policies=str(SHIPPED_POLICIES),
         demo=quorum == 1,
         quorum=quorum,
-        **settings,
+        **{"database": new_database(folder), **settings},
     )
     token = open_token(chosen)
     keystore = Keystore.create(
         folder / "keystore.json", PASSPHRASE, now=clock(), token=token, random=random, cost=CHEAP
     )
-    shutil.copy(_empty_database(), folder / "gateway.db")
     node = open_node(chosen, keystore, clock=clock, random=random)
     details = {"agency": agency, "jurisdiction": agency[:2], "origin": log_origin(agency), "quorum": quorum}
     with node.store.transaction() as tx:
@@ -127,8 +130,8 @@ def reopened(node: Node, *, seed: str = "after a restart") -> Node:
 
 def open_node(settings: Settings, keystore: Keystore, *, clock: FakeClock, random: Random) -> Node:
     """A node over what is already on disk, as after a restart."""
-    key = keystore.log_key(log_origin(settings.agency))
-    store = Store(settings.database_url, CheckpointSigner(key, random))
+    key = keystore.log_key(log_origin(settings.agency, keystore.log_numbers[0]))
+    store = Store(settings.database_url, CheckpointSigner(key, random, keystore.log_key))
     policies = Policies(read_policies(settings.policies_folder, settings.jurisdiction))
     return Node(settings, store, keystore, policies, clock, random)
 
@@ -255,13 +258,53 @@ def make_set(
     return full
 
 
+def on_postgresql() -> bool:
+    """Whether databases of tests are PostgreSQL's."""
+    return os.environ.get(DATABASE_VARIABLE, "sqlite") == "postgresql"
+
+
+def new_database(folder: Path) -> str:
+    """A migrated, empty database for a node in `folder`, as its `database` setting."""
+    if on_postgresql():
+        return postgres.shared().new_database()
+    shutil.copy(_empty_database(), folder / "gateway.db")
+    return "gateway.db"
+
+
+def database_to_found() -> dict[str, str]:
+    """The `database` setting of a gateway that is to be founded, where that is no file in its folder."""
+    return {"database": postgres.shared().new_database()} if on_postgresql() else {}
+
+
+def copied_database(settings: Settings, folder: Path, name: str = "gateway.db") -> str:
+    """A copy of a node's database for one in `folder`, as its `database` setting. The node has closed its store."""
+    if on_postgresql():
+        return postgres.shared().copy(settings.database)
+    shutil.copy(settings.folder / settings.database, folder / name)
+    return name
+
+
+def keep_database(settings: Settings) -> None:
+    """Let a node's database stay as it is now for `database_as_kept`. The node has closed its store."""
+    if on_postgresql():
+        postgres.shared().keep(settings.database)
+
+
+def database_as_kept(settings: Settings, folder: Path) -> None:
+    """The kept database of a node, for one with its settings in `folder`. On PostgreSQL there is one at a time."""
+    if on_postgresql():
+        postgres.shared().rewind(settings.database)
+    else:
+        shutil.copy(settings.folder / settings.database, folder)
+
+
 @cache
 def _empty_database() -> Path:
     """A migrated, empty database: made once, copied for each node."""
     path = Path(mkdtemp(prefix="gateway-tests-")) / "empty.db"
 
     class _NoSigner:
-        def sign_checkpoint(self, size: int, root: bytes, previous: int) -> bytes:
+        def sign_checkpoint(self, size: int, root: bytes, previous: int, origin: str) -> bytes:
             raise AssertionError("nothing is appended")
 
         def salt(self) -> bytes:

@@ -40,8 +40,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import configure_mappers
 
-from factory import CHEAP, PASSPHRASE, UNBOUNDED, enrol, make_set, sha256
+from factory import CHEAP, PASSPHRASE, UNBOUNDED, database_to_found, enrol, make_set, sha256
 from gateway import audit
 from gateway.app import serve
 from gateway.audit import Event, EventKind
@@ -61,9 +62,9 @@ from simulation import project
 
 OWNER, FOLLOWER = "XA-NCVI", "XB-NCVI"
 SET = f"{OWNER}/identified"
-BATCH_ROWS = 16  # of an import: a round's rows make several commits
-FIRST_ROWS = 96
-NEW_ROWS = 32  # of one round, besides some that change and some that are withdrawn
+BATCH_ROWS = 8  # of an import that is killed: a round's rows make several commits
+FIRST_ROWS = 64
+NEW_ROWS = 16  # of one round, besides some that change and some that are withdrawn
 CHUNK = 4  # entries withdrawn in one transaction
 PAGE_CHANGES = 16
 # XB takes entries of all of these. A new one comes into use every few rounds: a new label, and so another view.
@@ -82,6 +83,8 @@ DECK = (
     *("pull: follower", "pull: follower", "pull: hub", "pull: hub", "pull: both"),
     "sync: follower",
 )
+
+configure_mappers()  # in the fork server, for all its processes: each would do it at its first row
 
 
 # The processes. Each opens the data folder as a process of its own does, and says over its pipe what it acknowledged.
@@ -316,6 +319,7 @@ class KillWorld:
             quorum=1,
             page_changes=PAGE_CHANGES,
             requests_per_minute=100_000,
+            **database_to_found(),
         )
         found(settings, PASSPHRASE, name=f"National unit of {agency[:2]}", cost=CHEAP)
         return port
@@ -549,10 +553,9 @@ class KillWorld:
         return drafts, expected
 
     def _import_here(self, new: int) -> None:
-        """Rows imported by a process that nobody kills, in blocks that make several pages."""
+        """Rows imported by a process that nobody kills: their labels make blocks enough for several pages."""
         drafts, expected = self._some_rows(new)
-        for at in range(0, len(drafts), BATCH_ROWS):
-            self.owner.ledger.import_entries(SET, drafts[at : at + BATCH_ROWS], actor=OWNER, form="test")
+        self.owner.ledger.import_entries(SET, drafts, actor=OWNER, form="test")
         self.rows.update(expected)
 
     def _withdraw_here(self, count: int) -> None:

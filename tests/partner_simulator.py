@@ -8,14 +8,13 @@ an honest gateway would never send.
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import TypeVar
 
-from factory import FakeClock, SeededRandom, card_of, open_node
+from factory import FakeClock, SeededRandom, card_of, copied_database, open_node
 from gateway.columns.block import decode
 from gateway.columns.rows import GROUP_CODES
 from gateway.crypto import envelope
@@ -103,6 +102,10 @@ class MemoryLink:
     caller: str
     callee: str
 
+    @property
+    def moved_bytes(self) -> int:
+        return len(self.network.requests)
+
     async def sets(self) -> list[dict[str, object]]:
         return self._ask("sets", lambda there: there.sets_for(self.caller))
 
@@ -118,6 +121,11 @@ class MemoryLink:
         sent = self.network.damaged(body)
         answer = self._ask("post", lambda there: there.accept(self.caller, BytesIO(sent)))
         return answer.media_type, answer.body
+
+    async def compare(self, set_name: str, body: bytes) -> bytes | None:
+        sent = self.network.damaged(body)
+        answer = self._ask("compare", lambda there: there.compare_for(self.caller, set_name, sent))
+        return None if answer is None else self.network.damaged(answer)
 
     async def mailbox(self, after: int) -> bytes | None:
         body = self._ask("mailbox", lambda there: there.mailbox_for(self.caller, after))
@@ -216,11 +224,12 @@ class Rogue:
 def copy_of(exchange: Exchange, name: str) -> Exchange:
     """The gateway again, with the same keys over a copy of its database: from here on two histories of one log."""
     settings = exchange.node.settings
-    shutil.copy(settings.folder / settings.database, settings.folder / f"{name}.db")
+    exchange.node.store.close()
+    database = copied_database(settings, settings.folder, f"{name}.db")
     clock = exchange.node.clock
     assert isinstance(clock, FakeClock)
     node = open_node(
-        replace(settings, database=f"{name}.db"), exchange.node.keystore, clock=clock, random=SeededRandom(name)
+        replace(settings, database=database), exchange.node.keystore, clock=clock, random=SeededRandom(name)
     )
     return Exchange(node)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from factory import CHEAP, enrol
+from factory import CHEAP, database_to_found, enrol
 from gateway.config import Settings
 from gateway.home import found, open_home
 from gateway.keyadmin import export_card
@@ -155,6 +155,7 @@ class Fleet:
                 public_url=f"http://127.0.0.1:{port}",
                 demo=True,
                 quorum=1,
+                **database_to_found(),
                 **settings,
             )
             found(chosen, gateway.passphrase, name=f"National unit of {agency[:2]}", cost=CHEAP)

@@ -4,7 +4,7 @@ import io
 import re
 import struct
 from hashlib import sha256
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from columns_builders import LABEL_DIGEST, SET, block_of, rich, salts, sample
 from gateway.columns import Block, Rows, cut, decode, encode_block, inspect, parse_block, resliced
 from gateway.columns.block import DIGEST_CONTEXT, NO_LABEL, REMOVALS, BlockHeader, PartHeader, parse_header
-from gateway.columns.encodings import MAX_TEXT_COLUMN_BYTES, Encoding, decode_column, encode_column
+from gateway.columns.encodings import MAX_TEXT_COLUMN_BYTES, Encoding, Stored, decode_column, encode_column
 from gateway.columns.rows import COLUMNS, GROUP_CODES, GROUP_NAMES, LOCAL_GROUP
 from gateway.errors import DeniedError, GatewayError, MalformedError, TooLargeError, VerificationError
 from gateway.model import ENTRY_GROUPS, FieldGroup
@@ -74,26 +74,42 @@ def test_withheld_columns_are_absent_after_decoding():
     assert set(rows.columns) == {"entry_id"}
 
 
-@given(st.lists(u64, min_size=1, max_size=40))
+def encoded(name: str, *pieces: list[int]) -> list[tuple[Encoding, bytes] | None]:
+    """These pieces of an integer column as they would be stored."""
+    offsets = np.cumsum([0, *map(len, pieces)])
+    return encode_column(COLUMNS[name], np.concatenate([np.array(piece, np.uint64) for piece in pieces]), offsets)
+
+
+def survives(name: str, *pieces: list[int]) -> bool:
+    """Whether the pieces come back, and only those of zeros are left out."""
+    found = encoded(name, *pieces)
+    assert [piece is None for piece in found] == [not any(piece) for piece in pieces]
+    stored = [piece and Stored(piece[0], memoryview(piece[1])) for piece in found]
+    decoded = decode_column(COLUMNS[name], stored, np.cumsum([0, *map(len, pieces)]))
+    return decoded.tolist() == list(chain.from_iterable(pieces))
+
+
+@given(st.lists(st.lists(u64, min_size=1, max_size=20), min_size=1, max_size=4))
+@settings(max_examples=200)
+def test_integers_survive_their_encoding(pieces):
+    assert survives("seen", *map(list, pieces))
+
+
+runs = st.tuples(st.integers(0, (1 << 64) - 1), st.integers(-(1 << 63), (1 << 63) - 1), st.integers(1, 9))
+
+
+@given(st.lists(runs, min_size=1, max_size=4))
 @settings(max_examples=150)
-def test_integers_survive_their_encoding(values):
-    column = COLUMNS["seen"]
-    encoded = encode_column(column, np.array(values, np.uint64))
-    if encoded is None:
-        assert not any(values)
-    else:
-        assert decode_column(column, encoded[0], memoryview(encoded[1]), len(values)).tolist() == values
+def test_runs_that_wrap_around_survive_their_encoding(runs):
+    assert survives("status_at", *([(first + step * i) % (1 << 64) for i in range(n)] for first, step, n in runs))
 
 
-@given(st.integers(0, (1 << 64) - 1), st.integers(-(1 << 63), (1 << 63) - 1), st.integers(2, 9))
-@settings(max_examples=100)
-def test_runs_that_wrap_around_survive_their_encoding(first, step, n):
-    values = [(first + step * i) % (1 << 64) for i in range(n)]
-    column = COLUMNS["status_at"]
-    encoded = encode_column(column, np.array(values, np.uint64))
-    assert [0] * n == values if encoded is None else True
-    if encoded:
-        assert decode_column(column, encoded[0], memoryview(encoded[1]), n).tolist() == values
+def test_a_piece_is_encoded_as_if_it_stood_alone():
+    pieces = [[5] * 9, list(range(7, 107)), [0, 0], [9, 7, 5], [1, 9, 3, 200, 7], [i * i % 1000 for i in range(2000)]]
+    found = encoded("seen", *pieces)
+    assert found == [encoded("seen", piece)[0] for piece in pieces]
+    words = (Encoding.CONSTANT, Encoding.LINEAR, None, Encoding.LINEAR, Encoding.PACKED, Encoding.PACKED_ZSTD)
+    assert tuple(piece and piece[0] for piece in found) == words
 
 
 @given(st.lists(st.text(st.characters(min_codepoint=0x20, exclude_categories=["Cs", "Cc"]), max_size=20), min_size=1))
@@ -113,7 +129,8 @@ def test_texts_survive_their_encoding(values):
     ],
 )
 def test_each_column_takes_its_smallest_encoding(values, encoding):
-    assert encode_column(COLUMNS["seen"], np.array(values, np.uint64))[0] is encoding
+    [found] = encoded("seen", list(values))
+    assert found[0] is encoding
 
 
 def test_reference_shape_costs_at_most_84_bytes_a_change_with_50_labels_in_10_000():

@@ -206,10 +206,14 @@ def test_the_environment_overrides_the_database(folder: Path) -> None:
     assert "secret" not in repr(settings)
 
 
-def test_a_strange_database_url_is_refused_without_showing_it(folder: Path) -> None:
+@pytest.mark.parametrize("driver", ["mysql", "postgres", "postgresql+asyncpg", "sqlite+aiosqlite"])
+def test_a_strange_database_url_is_refused_without_showing_it(folder: Path, driver: str) -> None:
+    url = f"{driver}://gateway:secret@db/gateway"
     with pytest.raises(ConfigError, match="the database URL") as caught:
-        load(folder, GATEWAY_DATABASE_URL="mysql://gateway:secret@db/gateway")
-    assert "secret" not in str(caught.value)
+        load(folder, GATEWAY_DATABASE_URL=url)
+    with pytest.raises(ConfigError, match="'database' is a URL") as written:
+        load(folder, f'database = "{url}"')
+    assert "secret" not in str(caught.value) + str(written.value)
 
 
 def test_a_database_file_may_be_anywhere(folder: Path) -> None:

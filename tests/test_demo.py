@@ -88,6 +88,26 @@ def test_a_demo_that_fails_ends_its_gateways_and_says_why(
     assert _left_behind(tmp_path) == []
 
 
+def test_a_command_of_the_demo_says_what_the_installed_one_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "demos"))
+    environment = {**os.environ, "GATEWAY_HOME": str(tmp_path / "nowhere"), "COLUMNS": "80"}
+    with importlib.import_module("commands").Commands() as commands:
+        for arguments in (["--version"], ["set", "list", "--json"], ["set", "frobnicate"]):
+            forked = commands.run(arguments, environment)
+            installed = subprocess.run(
+                [str(Path(sys.executable).with_name("gateway")), *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
+            assert forked.returncode == installed.returncode
+            assert (forked.stdout, forked.stderr) == (installed.stdout, installed.stderr)
+            assert installed.stdout + installed.stderr
+
+
 def test_a_demo_that_is_kept_already_is_not_begun_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from gateway.errors import (
     StaleCursorError,
     VerificationError,
 )
-from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
+from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange, neveragain
 from gateway.exchange.lookup import format_entry
 from gateway.interchange import START, Cursor, FeedHead, PageHead, dump_page
 from gateway.model import HandlingCode, Restriction, VictimStatus
@@ -492,9 +492,13 @@ def test_an_entry_without_reference_is_known_by_its_strongest_digest(xa: Exchang
     assert (doubled.repeated, doubled.unchanged) == (5, 5)
 
 
-def test_a_withdrawn_entry_that_is_listed_again_gets_a_new_id(xa: Exchange) -> None:
+def test_a_withdrawn_entry_that_is_reinstated_and_listed_again_gets_a_new_id(xa: Exchange) -> None:
     before = entries(xa)
     xa.ledger.withdraw(SET, sorted(before)[:1], actor="tester", reason="listed wrongly")
+    again = xa.ledger.import_entries(SET, drafts(40, series="Blue Door"), actor="tester", form="test")
+    assert (again.refused, again.unchanged) == (1, 39)
+    with xa.node.store.transaction() as tx:
+        neveragain.lift(xa.node, tx, [1], details={"deed": "reinstated"})
     xa.ledger.import_entries(SET, drafts(40, series="Blue Door"), actor="tester", form="test")
     after = entries(xa)
     assert len(after) == 40

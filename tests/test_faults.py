@@ -15,8 +15,8 @@ from the first leaf to the last, every message with the one receipt that its rec
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-import shutil
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext, suppress
@@ -31,11 +31,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from factory import (
+    DATABASE_VARIABLE,
     LEGAL_BASIS,
     FakeClock,
     SeededRandom,
     befriend,
+    database_as_kept,
     drafts,
+    keep_database,
     make_node,
     make_set,
 )
@@ -283,8 +286,8 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cache
-def start_of(start: Callable[[World], None]) -> tuple[World, TemporaryDirectory[str]]:
-    """The files and nodes from which a deed starts; made once, copied for each run."""
+def start_of(start: Callable[[World], None], _database: str) -> tuple[World, TemporaryDirectory[str]]:
+    """The databases and nodes from which a deed starts; made once, copied for each run."""
     place = TemporaryDirectory(prefix="gateway-faults-")
     clock = FakeClock()
     nodes = [make_node(Path(place.name), agency, clock=clock, page_changes=24) for agency in AGENCIES]
@@ -294,17 +297,19 @@ def start_of(start: Callable[[World], None]) -> tuple[World, TemporaryDirectory[
         world.network.join(node)
     start(world)
     world.close()
+    for node in nodes:
+        keep_database(node.settings)
     return world, place
 
 
 def fresh(start: Callable[[World], None], folder: Path) -> World:
-    """A world of its own at a deed's start."""
-    made, _ = start_of(start)
+    """A world of its own at a deed's start. The one before has been closed."""
+    made, _ = start_of(start, os.environ[DATABASE_VARIABLE])
     clock = FakeClock(made.clock())
     world = World(folder, FaultyNetwork(random.Random(1)), clock)
     for agency, exchange in made.network.members.items():
         (folder / agency).mkdir(parents=True)
-        shutil.copy(made.folder / agency / "gateway.db", folder / agency)
+        database_as_kept(exchange.node.settings, folder / agency)
         world.network.join(opened(exchange.node, folder / agency, clock))
     return world
 
@@ -377,7 +382,8 @@ def check_proofs(world: World) -> None:
             report = audit.verify_log(tx.log.leaves(), tx.log.nodes(), tx.log.checkpoints(), key, outside)
             stored = {row.leaf: row.digest for s in tx.sets.all() for row in tx.blocks.of_set(s.id or 0)}
             entries = {row.index: row.entry for row in tx.log.leaves()}
-            assert tx.connection.execute(text("PRAGMA foreign_key_check")).all() == []
+            if tx.connection.dialect.name == "sqlite":  # PostgreSQL lets nobody look away
+                assert tx.connection.execute(text("PRAGMA foreign_key_check")).all() == []
         assert report.erased == 0
         for leaf, digest in stored.items():
             assert entries[leaf] == audit.block_entry(digest)
@@ -385,9 +391,10 @@ def check_proofs(world: World) -> None:
 
 @cache
 def undisturbed(name: str) -> tuple[dict[str, dict[str, object]], dict[str, int]]:
-    """The end state of a deed without faults, and how many transactions each side made."""
+    """The end state of a deed without faults, and how many transactions each side made: on SQLite, for both."""
     deed = DEEDS[name]
-    with TemporaryDirectory(prefix="gateway-faults-") as place:
+    with TemporaryDirectory(prefix="gateway-faults-") as place, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DATABASE_VARIABLE, "sqlite")
         world = fresh(deed.start, Path(place))
         deed.work(world)
         commits = {agency: world.store(agency).commits for agency in AGENCIES}
@@ -398,17 +405,24 @@ def undisturbed(name: str) -> tuple[dict[str, dict[str, object]], dict[str, int]
 
 
 WAYS = (KILLED_BEFORE, KILLED_AFTER, REFUSED)
-CASES = [(name, side, way) for name, deed in DEEDS.items() for side in deed.sides for way in WAYS]
+SIDES = [(name, side) for name, deed in DEEDS.items() for side in deed.sides]
+# Where both databases have their turn, one commit of each side fails on PostgreSQL; `scripts/soak` fails them all.
+BOTH_DATABASES = DATABASE_VARIABLE not in os.environ
 
 
-@pytest.mark.parametrize(("name", "side", "way"), CASES)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("name", "side"), SIDES)
 def test_a_deed_done_again_after_a_fault_ends_as_if_there_had_been_none(
-    tmp_path: Path, name: str, side: str, way: str
+    tmp_path: Path, database: str, name: str, side: str, way: str
 ) -> None:
     deed = DEEDS[name]
     expected, commits = undisturbed(name)
     assert commits[side] > 0
-    for at in range(1, commits[side] + 1):
+    chosen = range(1, commits[side] + 1)
+    if BOTH_DATABASES and database == "postgresql":
+        number = SIDES.index((name, side))
+        chosen = chosen[number % len(chosen) :][: WAYS[number % len(WAYS)] == way]
+    for at in chosen:
         world = fresh(deed.start, tmp_path / str(at))
         disturbed(world, deed, side, at, way)
         for agency in AGENCIES:

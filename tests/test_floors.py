@@ -26,7 +26,9 @@ FLOOR_OF = {
     "adapters": "rules",
     "addresses": "rules",
     "audit": "rules",
+    "backupfile": "rules",
     "columns": "rules",
+    "comparisons": "rules",
     "gossip": "rules",
     "interchange": "rules",
     "policy": "rules",
@@ -40,6 +42,10 @@ FLOOR_OF = {
     "store": "edges",
     "tls": "edges",
     "approvals": "deeds",
+    "backup": "deeds",
+    "beginning": "deeds",
+    "logexport": "deeds",
+    "restoring": "deeds",
     "proposals": "deeds",
     "standing": "deeds",
     "keyacts": "deeds",
@@ -55,6 +61,7 @@ FLOOR_OF = {
     "ownkeys": "deeds",
     "partners": "deeds",
     "receipts": "deeds",
+    "reconcile": "deeds",
     "recording": "deeds",
     "alarms": "deeds",
     "sync": "deeds",
@@ -78,13 +85,14 @@ LIBRARY_DOORS = {
     "lxml": ("xml",),
     "numpy": ("columns",),
     "pkcs11": ("crypto.pkcs11",),
+    "psycopg": ("store.postgresql",),
     "rich": ("cli",),
     "sqlalchemy": ("store",),
     "sqlmodel": ("store",),
     "typer": ("cli",),
     "zstandard": ("columns",),
 }
-ASYNC_HOMES = ("client", "sync", "watch", "doors", "console", "app", "cli")
+ASYNC_HOMES = ("client", "reconcile", "sync", "watch", "doors", "console", "app", "cli")
 # Outside crypto nothing draws randomness by itself: it is passed in.
 RANDOM_MODULES = {"random", "secrets", "uuid"}
 # Clock, files, network, processes and async: not below the edges.

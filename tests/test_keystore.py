@@ -51,7 +51,7 @@ def test_opened_keystore_holds_the_keys_that_were_made(path, created):
     assert opened.token_key.thumbprint() == created.token_key.thumbprint()
     assert opened.master_key.raw == created.master_key.raw
     assert opened.sealing_key == created.sealing_key == opened.opening_keys[0].public
-    assert opened.log_key("xa.example/log").verifier == created.log_key("xa.example/log").verifier
+    assert opened.log_key("xa.example/log/1").verifier == created.log_key("xa.example/log/1").verifier
     assert opened.witness_key("xa.example/w").verifier == created.witness_key("xa.example/w").verifier
     assert opened.held_opening_keys[0].created == NOW
 
@@ -62,7 +62,7 @@ def test_no_seed_serves_two_purposes(created):
         created.token_key.seed,
         created.master_key.raw,
         created.opening_keys[0].seed,
-        created.log_key("a").seed(),
+        created.log_key("a/log/1").seed(),
         created.witness_key("a").seed(),
     }
     assert len(seeds) == 7

@@ -13,8 +13,8 @@ import pytest
 from kill_rounds import MAX_RESTART_SECONDS, KillWorld
 from processes import SET_OPTIONS, Fleet, Installed, environment
 
-WORLDS = 3
-KILLS = 20  # in each of three worlds
+WORLDS = 2
+KILLS = 30  # in each of two worlds
 ROWS = 3_000
 TRIES = 2
 

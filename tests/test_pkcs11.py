@@ -496,7 +496,7 @@ def test_founding_that_fails_leaves_no_key_in_the_token(settings: Settings, soft
 def test_without_its_token_a_gateway_opens_and_only_signing_fails(settings: Settings) -> None:
     open_founded(settings).store.close()
     keystore = Keystore.open(settings.keystore_path, PASSPHRASE)
-    assert keystore.log_key("xa.example/log").verifier
+    assert keystore.log_key("xa.example/log/1").verifier
     with pytest.raises(ConfigError, match="settings name none") as caught:
         keystore.signing_key.sign(b"a message")
     assert "pkcs11_module" in caught.value.remedy

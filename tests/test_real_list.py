@@ -14,6 +14,7 @@ import pytest
 
 from gateway.exchange import Exchange
 from gateway.home import open_home
+from gateway.node import Node
 from partner_simulator import held_entries
 from processes import SET_OPTIONS, Fleet, Installed, side_by_side
 
@@ -53,12 +54,21 @@ def digests_at(gateway: Installed) -> Counter[str]:
 def mirror_at(gateway: Installed) -> dict[str, object]:
     """How a mirror of the set stands, once the push or the schedule has brought it there."""
     end = time.monotonic() + FOLLOW_SECONDS
-    while time.monotonic() < end:
-        for one in gateway.ask("set", "list"):
-            if one["set"] == SET and one["equality"] != "unknown":
-                return dict(one)
-        time.sleep(0.5)
-    raise AssertionError(f"{gateway.agency} does not follow: {gateway.ask('sync', 'status')}")
+    node = open_home(gateway.home, gateway.passphrase)  # looking so costs less than a command each time
+    try:
+        while not _is_compared(node):
+            assert time.monotonic() < end, f"{gateway.agency} does not follow: {gateway.ask('sync', 'status')}"
+            time.sleep(0.1)
+    finally:
+        node.store.close()
+    [mirror] = [one for one in gateway.ask("set", "list") if one["set"] == SET]
+    return dict(mirror)
+
+
+def _is_compared(node: Node) -> bool:
+    with node.store.reading() as tx:
+        mirror = tx.sets.find(SET)
+    return mirror is not None and mirror.equality != "unknown"
 
 
 def test_a_real_list_arrives_whole_by_push_and_by_following(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ async def test_a_job_that_was_planned_again_keeps_its_time(world: Setting, clock
     )
 
 
+@pytest.mark.once
 async def test_each_partner_is_asked_once_an_interval(world: Setting, clock: FakeClock) -> None:
     schedule = world.schedule()
     for _ in range(12 * INTERVAL // 15):
@@ -179,6 +180,7 @@ async def test_a_run_brings_news_and_says_so(world: Setting, clock: FakeClock) -
         assert tx.people.partner(PEER).contacted == clock()
 
 
+@pytest.mark.once
 async def test_the_clock_may_jump_a_day_and_no_partner_is_asked_twice_or_forgotten(
     world: Setting, clock: FakeClock
 ) -> None:

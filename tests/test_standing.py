@@ -20,6 +20,7 @@ from factory import (
     PASSPHRASE,
     FakeClock,
     SeededRandom,
+    drafts,
     events,
     make_node,
     make_set,
@@ -27,13 +28,14 @@ from factory import (
     reopened,
     signed_card_of,
 )
-from gateway import keyring, partners, standing
+from gateway import beginning, keyring, partners, standing
 from gateway.approvals import LIFETIME_SECONDS, STATEMENT_TYPE, Approvals, Arguments
 from gateway.audit import EventKind
 from gateway.crypto import canonical, dsse
 from gateway.crypto.keys import SigningKey
 from gateway.errors import AuditBrokenError, GatewayError
 from gateway.exchange import Exchange
+from gateway.exchange.erasing import erase, reinstate
 from gateway.interchange import sign_card
 from gateway.keyadmin import (
     ACTS,
@@ -56,6 +58,7 @@ from gateway.keylife import KeyPurpose
 from gateway.keystore import Keystore, PersonalKey
 from gateway.node import Node
 from gateway.proposals import VERSION
+from partner_simulator import held_entries
 
 NAMES = ("one", "two", "three", "stranger")
 ONE, TWO, THREE, STRANGER = (PersonalKey(name, SigningKey.generate(SeededRandom(name))) for name in NAMES)
@@ -155,12 +158,31 @@ SAMPLES: dict[str, Callable[[Bench], Arguments]] = {
     "key_switch": lambda bench: {"key_id": own_key(bench.node, KeyPurpose.SIGNING), "reason": "in a hurry"},
     "partner_key_revoke": lambda bench: {"partner": PEER, "since": bench.clock(), "reason": "lost"},
     "surface_open": lambda bench: {"partner": PEER, "surface": "taxii"},
+    "gateway_restore": lambda bench: restored(bench),  # noqa: PLW0108  it is defined below
+    "entries_erase": lambda bench: erase(bench.node, ["ab" * 32], "XA District Court, order 7 of 2026")[1],
+    "entries_reinstate": lambda bench: withdrawn(bench),  # noqa: PLW0108  it is defined below
 }  # fmt: skip
 
 
 def newer_card(node: Node) -> bytes:
     card = own_card(node)
     return sign_card(replace(card, number=card.number + 1, name="Another name"), node.keystore.signing_key)
+
+
+def withdrawn(bench: Bench) -> Arguments:
+    exchange = Exchange(bench.node)
+    name, [draft] = make_set(exchange, "identified", drafts(1)), drafts(1)
+    exchange.ledger.withdraw(name, sorted(held_entries(exchange, name)), actor="tester", reason="listed wrongly")
+    return reinstate(bench.node, [draft.digests["sha256"].hex()], "it was right after all")[1]
+
+
+def restored(bench: Bench) -> Arguments:
+    """As after a restore: the keystore has the key of the next log, the log tells of the backup."""
+    node = bench.node
+    with node.store.transaction() as tx:
+        tx.log.append([node.event(EventKind.BACKUP_RESTORED, actor=node.agency, subject=node.agency)])
+    node.keystore.add_log_key(random=node.random)
+    return beginning.resume(node)[1]
 
 
 def paused(bench: Bench) -> Arguments:

@@ -1,4 +1,7 @@
-"""The database: its pragmas, its schema, who may write when, and that nothing readable about a child is ever in it."""
+"""The database: its schema, who may write when, and that nothing readable about a child is ever in it.
+
+Tests marked `sqlite` are about its file; what is PostgreSQL's own is in test_postgres.py.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import create_engine, inspect, text
 from sqlmodel import SQLModel
 
 import gateway.store
-from factory import FakeClock, SeededRandom, befriend, drafts, make_node, make_set, sha256
+import postgres
+from factory import FakeClock, SeededRandom, befriend, drafts, make_node, make_set, on_postgresql, sha256
 from gateway import audit
 from gateway.audit import Event, EventKind
 from gateway.crypto.checkpoint import CheckpointKey
@@ -35,8 +39,8 @@ ORIGIN = "partner-exchange/XA-NCVI/log/1"
 KEY = CheckpointKey.from_seed(ORIGIN, bytes(32))
 
 
-def open_store(path: Path) -> Store:
-    return Store(Store.sqlite_url(path), CheckpointSigner(KEY, SeededRandom()))
+def open_store(url: str) -> Store:
+    return Store(url, CheckpointSigner(KEY, SeededRandom()))
 
 
 @pytest.fixture
@@ -45,8 +49,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    store = open_store(path)
+def url(path: Path) -> str:
+    return postgres.shared().new_database() if on_postgresql() else Store.sqlite_url(path)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    store = open_store(url)
     store.migrate()
     yield store
     store.close()
@@ -78,6 +87,7 @@ def verified(store: Store) -> audit.LogReport:
 # Pragmas and schema
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("way", ["transaction", "reading"])
 def test_every_connection_has_the_pragmas(store: Store, way: str) -> None:
     safe_wal = sqlite3.sqlite_version_info >= (3, 51, 3)  # before: the WAL-reset corruption bug
@@ -95,23 +105,27 @@ def test_every_connection_has_the_pragmas(store: Store, way: str) -> None:
     assert found == expected
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(("version", "journal"), [((3, 51, 2), "truncate"), ((3, 51, 3), "wal"), ((4, 0, 0), "wal")])
 def test_write_ahead_logging_waits_for_a_library_without_the_reset_bug(
-    path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], journal: str
+    url: str, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], journal: str
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-    store = open_store(path)
+    store = open_store(url)
     with store.reading() as tx:
         assert tx.connection.execute(text("PRAGMA journal_mode")).scalar_one() == journal
     store.close()
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_models(store: Store) -> None:
-    with store.reading() as tx:
-        context = MigrationContext.configure(tx.connection, opts={"compare_type": True})
+@pytest.mark.usefixtures("store")
+def test_the_migrations_make_exactly_the_tables_of_the_models(url: str) -> None:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, SQLModel.metadata) == []
-        names = tx.connection.execute(text("SELECT name FROM sqlite_schema WHERE type = 'table'")).scalars()
+        names = inspect(connection).get_table_names()
         assert set(names) == {*SQLModel.metadata.tables, "alembic_version"}
+    engine.dispose()
 
 
 def test_the_newest_revision_is_the_one_that_the_store_names(store: Store) -> None:
@@ -124,6 +138,7 @@ def test_the_newest_revision_is_the_one_that_the_program_names() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [gateway.store.NEWEST_REVISION]
 
 
+@pytest.mark.sqlite
 def test_migrating_again_changes_nothing(store: Store, path: Path) -> None:
     counted(store)
     before = path.read_bytes()
@@ -140,11 +155,31 @@ def test_a_schema_of_a_newer_program_is_refused_and_left_alone(store: Store) -> 
         assert tx.connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
 
 
-def test_only_sqlite_is_served_by_this_version() -> None:
-    with pytest.raises(ConfigError):
-        Store("postgresql://nobody@127.0.0.1/nothing", CheckpointSigner(KEY, SeededRandom()))
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:hush@localhost/gateway",
+        "postgresql+asyncpg://user:hush@localhost/gateway",
+        "postgresql://user:hush@localhost:port/gateway",
+        "hush",
+    ],
+)
+def test_a_url_of_no_known_database_is_refused_without_a_word_of_it(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_store(url)
+    told = [
+        str(caught.value),
+        caught.value.remedy,
+        repr(caught.value.__cause__),
+        str(caught.value.__suppress_context__),
+    ]
+    assert not any("hu" in one for one in told)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+@pytest.mark.sqlite
 def test_the_database_says_ok_of_itself_and_damage_is_no_surprise_word(store: Store, path: Path) -> None:
     for _ in range(50):
         counted(store)
@@ -157,18 +192,20 @@ def test_the_database_says_ok_of_itself_and_damage_is_no_surprise_word(store: St
     outsider.close()
     raw[(root - 1) * page + 3 : (root - 1) * page + 5] = b"\xff\xff"  # the number of cells in the table's first page
     path.write_bytes(raw)
-    assert quick_check(open_store(path))() != "ok"
+    assert quick_check(open_store(Store.sqlite_url(path)))() != "ok"
 
 
-def test_a_file_that_is_no_database_is_not_called_busy(path: Path) -> None:
+@pytest.mark.sqlite
+def test_a_file_that_is_no_database_is_not_called_busy(path: Path, url: str) -> None:
     path.write_bytes(b"these are the words of another program" * 200)
     with pytest.raises(ConfigError, match="damaged"):
-        number_of(open_store(path))
+        number_of(open_store(url))
 
 
 def test_foreign_keys_hold(store: Store) -> None:
+    insert = text("INSERT INTO approval VALUES ('no such proposal', 'somebody', :signature, 1)")
     with pytest.raises(ConflictError), store.transaction() as tx:
-        tx.connection.execute(text("INSERT INTO approval VALUES ('no such proposal', 'somebody', x'00', 1)"))
+        tx.connection.execute(insert, {"signature": b"0"})
 
 
 # Transactions
@@ -206,8 +243,8 @@ def test_a_deed_without_leaves_signs_no_checkpoint(store: Store) -> None:
         tx.log.latest_checkpoint()
 
 
-def test_a_second_writer_waits_and_then_sees_what_the_first_wrote(store: Store, path: Path) -> None:
-    other, began, seen = open_store(path), threading.Event(), []
+def test_a_second_writer_waits_and_then_sees_what_the_first_wrote(store: Store, url: str) -> None:
+    other, began, seen = open_store(url), threading.Event(), []
 
     def second() -> None:
         began.set()
@@ -227,10 +264,10 @@ def test_a_second_writer_waits_and_then_sees_what_the_first_wrote(store: Store, 
 
 
 def test_a_writer_that_waited_too_long_is_told_to_come_back(
-    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway.store, "BUSY_TIMEOUT_MS", 50)
-    other = open_store(path)
+    other = open_store(url)
     with store.transaction() as tx:
         tx.people.set_meta("number", "1")
         with pytest.raises(OverloadedError):
@@ -247,7 +284,7 @@ def test_a_lost_race_for_a_row_is_a_conflict(store: Store) -> None:
 
 
 @pytest.mark.parametrize("end", ["well", "badly", "with an iterator half read"])
-def test_no_read_stays_open(store: Store, path: Path, end: str) -> None:
+def test_no_read_stays_open(store: Store, path: Path, url: str, end: str) -> None:
     for _ in range(3):
         counted(store)
     kept = []
@@ -261,6 +298,11 @@ def test_no_read_stays_open(store: Store, path: Path, end: str) -> None:
                 kept.append(leaves)
     except ZeroDivisionError:
         pass
+    if on_postgresql():
+        with postgres.shared().connect(postgres.name_of(url)) as watcher:
+            states = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            assert {state for (state,) in watcher.execute(states)} == {"idle"}
+        return
     outsider = sqlite3.connect(path, timeout=0, isolation_level=None)
     outsider.execute("BEGIN EXCLUSIVE")  # possible only while nobody reads or writes
     outsider.execute("ROLLBACK")
@@ -303,18 +345,18 @@ def test_threads_of_one_process_lose_no_update(store: Store) -> None:
 
 WRITER = """
 import sys
-from pathlib import Path
 from test_store import counted, open_store
-store = open_store(Path(sys.argv[1]))
+store = open_store(sys.argv[1])
 sys.stdin.readline()
 for _ in range(int(sys.argv[2])):
     counted(store)
 """
 
 
+@pytest.mark.once
 @pytest.mark.slow
-def test_processes_lose_no_update(store: Store, path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, str(path), "20"]
+def test_processes_lose_no_update(store: Store, url: str) -> None:
+    command = [sys.executable, "-c", WRITER, url, "20"]
     here = Path(__file__).parent
     writers = [subprocess.Popen(command, stdin=subprocess.PIPE, cwd=here, text=True) for _ in range(3)]
     for writer in writers:
@@ -343,11 +385,11 @@ def test_a_set_that_moved_meanwhile_is_a_conflict(tmp_path: Path) -> None:
         assert tx.sets.get(name).seq == 3
 
 
-def test_a_replayed_identifier_is_known_until_it_expires_and_after_a_restart(store: Store, path: Path) -> None:
+def test_a_replayed_identifier_is_known_until_it_expires_and_after_a_restart(store: Store, url: str) -> None:
     with store.transaction() as tx:
         assert tx.tokens.remember(b"jti", 100)
         assert not tx.tokens.remember(b"jti", 200)
-    again = open_store(path)
+    again = open_store(url)
     with again.transaction() as tx:
         tx.tokens.purge(99)
         assert not tx.tokens.remember(b"jti", 100)
@@ -374,7 +416,7 @@ def test_a_token_dies_with_its_time_its_partner_and_its_revocation(store: Store)
 
 def test_a_proposal_is_found_by_eight_characters_that_no_pattern_can_stand_for(store: Store) -> None:
     with store.transaction() as tx:
-        insert = text("INSERT INTO proposal VALUES (:id, 'pause', '{}', 'open', 1, 2)")
+        insert = text("INSERT INTO proposal VALUES (:id, 'pause', '{}', 'open', 1, 2, 1)")
         for identifier in ("0123456789ab", "0123456799cd", "fedcba9876"):
             tx.connection.execute(insert, {"id": identifier})
     with store.reading() as tx:
@@ -419,6 +461,7 @@ def found_in(folder: Path, markers: list[bytes]) -> dict[str, int]:
     return found
 
 
+@pytest.mark.sqlite
 async def test_none_of_a_thousand_markers_is_in_any_file_at_any_time(tmp_path: Path) -> None:
     clock = FakeClock()
     nodes = [make_node(tmp_path, agency, clock=clock) for agency in ("XA-NCVI", "XB-NCVI")]
@@ -458,6 +501,7 @@ async def test_none_of_a_thousand_markers_is_in_any_file_at_any_time(tmp_path: P
     assert not any(looks)
 
 
+@pytest.mark.sqlite
 async def test_the_key_of_a_state_digest_is_in_no_file(tmp_path: Path) -> None:
     clock = FakeClock()
     nodes = [make_node(tmp_path, agency, clock=clock) for agency in ("XA-NCVI", "XB-NCVI")]

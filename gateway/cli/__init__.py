@@ -40,6 +40,7 @@ ROOMS = {
     "message": "mail",
     "policy": "judging",
     "audit": "auditing",
+    "backup": "backups",
     "alarm": "alarms",
     "inspect": "inspecting",
 }

@@ -1,20 +1,10 @@
-"""The audit log: reading it, proving it, taking it away to be proved elsewhere.
-
-An exported folder holds all that a proof needs, and no key but the log's public one:
-
-    log.vkey                         the verifier string; compare it with the one in the identity card
-    checkpoint                       the newest signed tree head (C2SP tlog-checkpoint)
-    tile/<level>/…, tile/entries/…   the tree and its entries (C2SP tlog-tiles)
-    leaves.jsonl                     index, entry, event and salt of each leaf
-    checkpoints.jsonl                every signed tree head
-"""
+"""The audit log: reading it, proving it, taking it away to be proved elsewhere (`logexport`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +14,11 @@ from gateway.cli.shell import Shell, amount, bold, command, plain
 from gateway.crypto import canonical, merkle
 from gateway.crypto.checkpoint import MAX_NOTE_BYTES, VerifierKey
 from gateway.errors import ConfigError, MalformedError
+from gateway.exchange import neveragain
 from gateway.logcheck import verify_own_log
+from gateway.logexport import export_log
 from gateway.model import int_member, text_member
-from gateway.node import Node, log_origin
+from gateway.node import own_log
 from gateway.standing import check
 from gateway.store import Transaction
 from gateway.witness import WitnessDesk
@@ -39,7 +31,6 @@ COMMANDS = {"audit": audit_app}
 CHUNK_LEAVES = 2_000  # read backwards in pieces, so that the newest events come without the oldest
 MAX_ABOUT_CHARS = 140  # of an event's details on its line
 SHOWN_ITEMS = 4
-TILE_HASHES = 256  # C2SP tlog-tiles
 MAX_EVIDENCE_BYTES = MAX_NOTE_BYTES
 MAX_LINE_BYTES = 256 << 10  # one leaf with its event, in JSON in JSON
 EVENT_COLUMNS = {"index": "leaf", "at": "at", "kind": "kind", "actor": "by", "subject": "of", "about": "details"}
@@ -54,7 +45,7 @@ def audit_list(
 ) -> None:
     """List what the log records, newest first."""
     rows: list[dict[str, object]] = []
-    with shell.node(check_log=False) as node, node.store.reading() as tx:
+    with shell.node(check_log=False, restored=True) as node, node.store.reading() as tx:
         for leaf in _backwards(tx):
             row = _event_value(leaf, kind)
             if row is not None:
@@ -104,15 +95,11 @@ def audit_verify(
 @command(audit_app, "export")
 def audit_export(shell: Shell, folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
     """Write the log to a folder that can be proved without this gateway. Events are readable in it."""
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-    except OSError as error:
-        raise ConfigError(
-            f"the folder cannot be made: {error.strerror}", remedy="name one that is not there"
-        ) from error
-    with shell.node(check_log=False) as node:
-        size = _export(shell, node, folder)
-        origin = log_origin(node.agency)
+    with shell.node(check_log=False, restored=True) as node:
+        with shell.progress("exporting", "leaves") as told:
+            size = export_log(node, folder, told=told)
+        with node.store.reading() as tx:
+            origin = own_log(node, tx).name
     shell.show(
         {"folder": str(folder), "origin": origin, "size": size},
         f"{bold(origin)}, {amount(size, 'leaf', 'leaves')}, is in {plain(str(folder))}. Prove it: "
@@ -123,7 +110,7 @@ def audit_export(shell: Shell, folder: Annotated[Path, typer.Argument(help="A ne
 @command(audit_app, "witnesses")
 def audit_witnesses(shell: Shell) -> None:
     """List who cosigned how much of whose log: partners ours, and we theirs. --json has the signed notes, to keep."""
-    with shell.node(check_log=False) as node:
+    with shell.node(check_log=False, restored=True) as node:
         desk = WitnessDesk(node)
         with node.store.reading() as tx:
             cosignatures, logs = tx.witness.cosignatures(), tx.witness.logs()
@@ -191,12 +178,14 @@ def _brief(value: object) -> str:
 
 
 def _verify_own(shell: Shell, evidence: list[bytes]) -> tuple[str, LogReport]:
-    with shell.node(check_log=False) as node:
-        key = node.keystore.log_key(log_origin(node.agency)).verifier
+    with shell.node(check_log=False, restored=True) as node:
+        with node.store.reading() as tx:
+            key = own_log(node, tx).verifier
         with shell.progress("verifying", "leaves") as told:
             report = verify_own_log(node, evidence, told=told)
         with node.store.reading() as tx:
             check(tx, node)  # what the log tells of administrators and partners is what their tables say
+            neveragain.check(node, tx)
         details: dict[str, object] = {
             "size": report.size,
             "checkpoints": report.checkpoints,
@@ -207,84 +196,6 @@ def _verify_own(shell: Shell, evidence: list[bytes]) -> tuple[str, LogReport]:
         with node.store.transaction() as tx:
             tx.log.append([event])
     return key.name, report
-
-
-# Taking it away
-
-
-def _export(shell: Shell, node: Node, folder: Path) -> int:
-    """Write the folder from one consistent reading of the log; returns its size.
-
-    The newest checkpoint is read first, and nothing after it: leaves are only ever added.
-    """
-    key = node.keystore.log_key(log_origin(node.agency)).verifier
-    with node.store.reading() as tx:
-        size, note = tx.log.size(), tx.log.latest_checkpoint()
-        heads = list(tx.log.checkpoints())
-    _write(folder / "log.vkey", f"{key}\n".encode())
-    _write(folder / "checkpoint", note)
-    with _lines(folder / "checkpoints.jsonl") as sink:
-        for head in heads:
-            sink.write(canonical.encode({"size": head.size, "note": head.note.decode()}) + b"\n")
-    with _lines(folder / "leaves.jsonl") as sink, shell.progress("exporting", "leaves") as told:
-        for start in range(0, size, TILE_HASHES):
-            with node.store.reading() as tx:  # short: an open reader would block every commit
-                leaves = list(tx.log.leaves(start, min(start + TILE_HASHES, size)))
-            for leaf in leaves:
-                sink.write(canonical.encode(_leaf_value(leaf)) + b"\n")
-            bundle = b"".join(len(leaf.entry).to_bytes(2, "big") + leaf.entry for leaf in leaves)
-            _write(folder / _tile_path("entries", start // TILE_HASHES, len(leaves)), bundle)
-            told(start + len(leaves), size)
-    _export_tiles(node, folder, size)
-    return size
-
-
-def _export_tiles(node: Node, folder: Path, size: int) -> None:
-    """Tile n of level l holds the roots of the complete subtrees of 2^8l leaves from 256n on (C2SP tlog-tiles)."""
-    level = 0
-    while (count := size >> 8 * level) > 0:
-        for start in range(0, count, TILE_HASHES):
-            width = min(TILE_HASHES, count - start)
-            with node.store.reading() as tx:
-                hashes = b"".join(tx.log.read_node(8 * level, index) for index in range(start, start + width))
-            _write(folder / _tile_path(str(level), start // TILE_HASHES, width), hashes)
-        level += 1
-
-
-def _tile_path(level: str, number: int, width: int) -> Path:
-    """C2SP tlog-tiles: three digits a folder, all but the last with an x; a partial tile says its width."""
-    groups = [f"{number % 1000:03d}"]
-    while number >= 1000:
-        number //= 1000
-        groups.insert(0, f"x{number % 1000:03d}")
-    path = Path("tile", level, *groups)
-    return path if width == TILE_HASHES else path.with_name(f"{path.name}.p") / str(width)
-
-
-def _leaf_value(leaf: LeafRow) -> dict[str, object]:
-    return {
-        "index": leaf.index,
-        "entry": leaf.entry.hex(),
-        "event": None if leaf.event_bytes is None else leaf.event_bytes.decode(),
-        "salt": None if leaf.salt is None else leaf.salt.hex(),
-    }
-
-
-@contextmanager
-def _lines(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        with path.open("wb") as sink:
-            yield sink
-    except OSError as error:
-        raise ConfigError(f"the export cannot be written: {error.strerror}") from error
-
-
-def _write(path: Path, raw: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(raw)
-    except OSError as error:
-        raise ConfigError(f"the export cannot be written: {error.strerror}") from error
 
 
 # Proving an exported folder

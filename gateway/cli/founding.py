@@ -145,7 +145,7 @@ def doctor(shell: Shell) -> None:
         node: list[Node] = []
 
         def open_node() -> str:
-            node.append(opened.enter_context(shell.node()))
+            node.append(opened.enter_context(shell.node(restored=True)))
             node[0].keystore.check_signing()
             return "open; the end of the log agrees with its checkpoint"
 
@@ -156,6 +156,7 @@ def doctor(shell: Shell) -> None:
             "keys, database, log": open_node,
             "database pages": lambda: _look_at_database(node[0]),
             "administrators": lambda: _look_at_administrators(node[0]),
+            "never-again list": lambda: _look_at_list(node[0]),
         }
         fault: GatewayError | None = None
         for what, look in checks.items():
@@ -237,7 +238,7 @@ def _look_at_database(node: Node) -> str:
     word = quick_check(node.store)()
     if word != "ok":
         raise ConfigError("the database is damaged", remedy="stop the gateway and restore a backup")
-    return word
+    return f"{word}, in {node.store.describe()}"
 
 
 def _look_at_administrators(node: Node) -> str:
@@ -249,3 +250,17 @@ def _look_at_administrators(node: Node) -> str:
             f"there are {found_here} administrators, and guarded acts need {quorum}", remedy="`gateway admin add NAME`"
         )
     return f"{found_here}, of whom {quorum} must sign; they and {amount(seen.partners, 'partner')} as the log has them"
+
+
+def _look_at_list(node: Node) -> str:
+    from gateway.exchange import listfile, neveragain  # noqa: PLC0415  the exchange is slow to import
+
+    with node.store.reading() as tx:
+        listed = neveragain.check(node, tx)
+    if listfile.knows_more(node):
+        raise ConfigError(
+            "the copy of the never-again list in the data folder knows more than the database, which is an older one",
+            remedy=f"take it in: `gateway set never-again import {listfile.FILE}`",
+        )
+    listfile.keep(node)
+    return f"{amount(listed, 'listing')} in force, as the log has it"

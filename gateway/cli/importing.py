@@ -26,6 +26,7 @@ from gateway.cli.shell import EXIT_INTERRUPTED, Shell, amount, bold, command, pl
 from gateway.errors import ConfigError, ConflictError, MalformedError
 from gateway.exchange import Exchange
 from gateway.exchange.importing import ImportTally
+from gateway.exchange.neveragain import REASONS
 from gateway.model import AdapterReport, EntryDraft, RefusedRow
 from gateway.node import Node
 
@@ -239,6 +240,8 @@ def _show(shell: Shell, full: str, report: _Refusals, tally: ImportTally, refuse
         "updated": tally.updated,
         "unchanged": tally.unchanged,
         "repeated": tally.repeated,
+        "never_again": tally.refused,
+        "never_again_rows": [{"row": r.row, "field": r.algorithm, "reason": REASONS[r.kind]} for r in tally.refusals],
         "refused_rows": [{"line": r.line, "field": r.field, "reason": r.reason} for r in report.refused_rows],
     }
     dropped = ", ".join(f"{plain(field)} ({count:,})" for field, count in sorted(report.dropped_fields.items()))
@@ -249,8 +252,22 @@ def _show(shell: Shell, full: str, report: _Refusals, tally: ImportTally, refuse
         f"  added {tally.added:,}, updated {tally.updated:,}, unchanged {tally.unchanged:,}, "
         f"repeated {tally.repeated:,}",
         *([f"  fields not carried: {dropped}"] if dropped else []),
+        *_never_again_lines(tally),
         *_refused_lines(report.refused_rows, report.refused, refused_file),
     )
+
+
+def _never_again_lines(tally: ImportTally) -> list[str]:
+    """Rows that were accepted as such, and must not come: the first few, by their place among the accepted ones."""
+    if not tally.refused:
+        return []
+    lines = [
+        f"  not taken: accepted row {one.row:,}, {one.algorithm}: {REASONS[one.kind]}"
+        for one in tally.refusals[:SHOWN_REFUSALS]
+    ]
+    more = tally.refused - len(lines)
+    rest = [f"  and {more:,} more; --json names the first {ImportTally.MAX_KEPT:,}"] if more else []
+    return [f"  never again: {amount(tally.refused, 'row')} not taken", *lines, *rest]
 
 
 def _refused_lines(rows: list[RefusedRow], count: int, refused_file: Path | None) -> list[str]:

@@ -15,6 +15,7 @@ from gateway.errors import NotFoundError
 from gateway.exchange import Exchange
 from gateway.node import Node
 from gateway.partners import card_in, get
+from gateway.restoring import log_of_receipt
 from gateway.store.tables import MailIn, MailOut, OutboxRow
 
 receipt_app = typer.Typer(
@@ -124,12 +125,14 @@ def message_list(shell: Shell, partner: PartnerFilter = "") -> None:
 
 
 def _verified(node: Node, identifier: str) -> tuple[OutboxRow, Receipt, VerifierKey]:
-    """A held receipt, verified against the partner's log key from its identity card."""
+    """A held receipt, verified against the log key in the partner's identity card; one from before the partner was
+    restored, against the key that its restore statement names."""
     with node.store.reading() as tx:
         found = [row for row in tx.mail.receipts() if row.message_id.startswith(identifier)]
         if len(found) != 1 or len(identifier) < MIN_PREFIX_CHARS:
             raise NotFoundError("no such receipt", remedy="`gateway receipt list` names those held")
-        key = VerifierKey.parse(card_in(get(node, tx, found[0].partner)).log)
+        card = card_in(get(node, tx, found[0].partner))
+        key = log_of_receipt(node, tx, card, found[0].receipt)
     receipt = verify_receipt(found[0].receipt, key, manifest_digest=found[0].manifest_digest)
     return found[0], receipt, key
 

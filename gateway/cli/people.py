@@ -144,7 +144,7 @@ def admin_quorum(
 @command(admin_app, "list")
 def admin_list(shell: Shell) -> None:
     """List the administrators."""
-    with shell.node() as node, node.store.reading() as tx:
+    with shell.node(restored=True) as node, node.store.reading() as tx:
         people = roster(tx, node)
         rows: list[dict[str, object]] = [
             {
@@ -165,7 +165,7 @@ def approval_list(
     shell: Shell, everything: Annotated[bool, typer.Option("--all", help="Also those done or expired.")] = False
 ) -> None:
     """List the proposals that wait for signatures."""
-    with shell.node() as node:
+    with shell.node(restored=True) as node:
         desk = approvals(node)
         desk.expire()
         rows = [proposal_value(one) for one in desk.all(only_open=not everything)]
@@ -187,7 +187,7 @@ def approval_show(
     shell: Shell, identifier: Annotated[str, typer.Argument(metavar="ID", help="The proposal, or its beginning.")]
 ) -> None:
     """Show what a proposal would change, who proposed it and who signed."""
-    with shell.node() as node:
+    with shell.node(restored=True) as node:
         desk = approvals(node)
         desk.expire()
         one = desk.get(identifier)
@@ -206,7 +206,7 @@ def approval_sign(
     admin_passphrase_file: AdminPassphrase = None,
 ) -> None:
     """Sign a proposal. The signature that completes the quorum does the act."""
-    with shell.node() as node:
+    with shell.node(restored=True) as node:
         desk = approvals(node)
         desk.expire()
         if not shell.as_json:
@@ -227,7 +227,7 @@ def approval_withdraw(
     admin_passphrase_file: AdminPassphrase = None,
 ) -> None:
     """Close a proposal of one's own without doing it."""
-    with shell.node() as node:
+    with shell.node(restored=True) as node:
         key = _personal(shell, admin, key_file, admin_passphrase_file)
         one = approvals(node).withdraw(identifier, key)
     shell.show(proposal_value(one), f"Withdrawn: {one.sentence} ({bold(one.subject)}). Nothing was done.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli import erasing
 from gateway.cli.people import read_file
 from gateway.cli.shell import Shell, amount, bold, command, plain, when
 from gateway.columns.rows import EXISTENCE
@@ -130,6 +131,9 @@ def set_withdraw(
         f"Withdrawn from {bold(full)}: {count:,} of {amount(len(numbers), 'entry', 'entries')}. "
         "Partners are told at their next sync.",
     )
+
+
+erasing.register(set_app)
 
 
 @command(look_up_app, "look-up")

@@ -67,14 +67,19 @@ class Shell:
     passphrases: Passphrases
 
     @contextmanager
-    def node(self, *, check_log: bool = True) -> Iterator[Node]:
-        """The gateway in the data folder, closed at the end of the block."""
+    def node(self, *, check_log: bool = True, restored: bool = False) -> Iterator[Node]:
+        """The gateway in the data folder, closed at the end of the block.
+
+        Args:
+            check_log: False only for looking at a log that may be broken.
+            restored: also one that waits for its restore statement.
+        """
         from gateway.home import open_home  # noqa: PLC0415  the store is slow to import, and help needs none
 
         self.settings()  # before anybody is asked for a passphrase
         from gateway.partners import policy_is_in_force  # noqa: PLC0415
 
-        node = open_home(self.home, self.passphrases.gateway(), check_log=check_log)
+        node = open_home(self.home, self.passphrases.gateway(), check_log=check_log, restored=restored)
         try:
             with node.store.reading() as tx:
                 waits = not policy_is_in_force(tx, node)

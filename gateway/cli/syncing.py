@@ -14,13 +14,14 @@ from gateway.cli.sets import own_set
 from gateway.cli.shell import Shell, amount, bold, command, plain
 from gateway.client import PartnerLink
 from gateway.crypto.checkpoint import VerifierKey
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, VerificationError
 from gateway.exchange import Exchange
 from gateway.interchange import IdentityCard
 from gateway.model import int_member
 from gateway.node import Node
 from gateway.ownkeys import token_key_for
 from gateway.problems import exit_code
+from gateway.reconcile import CompareReport
 from gateway.sync import JobStatus, PartnerSync, PullReport, PushReport, Schedule
 
 push_app, pull_app = typer.Typer(add_completion=False), typer.Typer(add_completion=False)
@@ -38,6 +39,18 @@ PULL_COLUMNS = {
     "lag": "behind",
     "equality": "as its hub",
     "bytes": "bytes",
+}
+COMPARE_COLUMNS = {
+    "set": "set",
+    "outcome": "outcome",
+    "labels": "labels",
+    "differing": "differing",
+    "only_here": "only here",
+    "only_there": "only there",
+    "arrived": "arrived",
+    "offered": "offered back",
+    "corrected": "sums corrected",
+    "entries": "entries",
 }
 JOB_COLUMNS = {
     "partner": "partner",
@@ -101,7 +114,7 @@ def pull(
     with shell.node() as node:
         exchange = Exchange(node)
         card = exchange.card_of(partner)
-        only = (name if "/" in name else f"{partner}/{name}") if name else None
+        only = _full_name(name, partner) if name else None
         with shell.progress(f"from {partner}", "changes") as told:
 
             async def work() -> list[PullReport]:
@@ -156,6 +169,58 @@ def sync_run(
     if failed is not None:
         # Every partner was tried; the table tells which failed and why.
         raise typer.Exit(exit_code(failed))
+
+
+@command(sync_app, "compare")
+def sync_compare(
+    shell: Shell,
+    partner: Annotated[str, typer.Argument(help="The partner whose sets we follow.")],
+    *,
+    name: Annotated[str, typer.Option("--set", help="Only this set of theirs.")] = "",
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what differs; without it, only say so.")] = False,
+) -> None:
+    """Compare our mirrors with their hub, entry by entry where sums differ, and repair them if asked to."""
+    with shell.node() as node:
+        exchange = Exchange(node)
+        card = exchange.card_of(partner)
+        names = [_full_name(name, partner)] if name else exchange.mirrors.followed(partner)
+        with shell.progress(f"comparing with {partner}", "sets") as told:
+
+            async def work() -> list[CompareReport]:
+                found = []
+                async with link_for(node)(card) as link:
+                    sync = PartnerSync(exchange, link, partner)
+                    for number, one in enumerate(names):
+                        told(number, len(names))
+                        found.append(await sync.compare(one, repair=repair))
+                return found
+
+            reports = asyncio.run(work())
+    rows = [{"partner": one.partner, "set": one.set_name, **one.details()} for one in reports]
+    shell.table(rows, COMPARE_COLUMNS, f"We follow no set of {plain(partner)}.")
+    if any(one.outcome not in ("equal", "repaired") for one in reports):
+        raise typer.Exit(exit_code(VerificationError("the two ends hold different entries of a set")))
+
+
+@command(sync_app, "reset")
+def sync_reset(
+    shell: Shell,
+    partner: Annotated[str, typer.Argument(help="The partner whose set we follow.")],
+    *,
+    name: Annotated[str, typer.Option("--set", help="The set of theirs.")],
+) -> None:
+    """Have a mirror begin anew: the next pull drops all that it holds and fetches everything again."""
+    with shell.node() as node:
+        full = _full_name(name, partner)
+        Exchange(node).mirrors.begin_anew(partner, full)
+    shell.show(
+        {"partner": partner, "set": full},
+        f"{plain(full)} begins anew: `gateway pull --from {plain(partner)} --set {plain(full)}` fetches everything.",
+    )
+
+
+def _full_name(name: str, partner: str) -> str:
+    return name if "/" in name else f"{partner}/{name}"
 
 
 def link_for(node: Node) -> Callable[[IdentityCard], contextlib.AbstractAsyncContextManager[PartnerLink]]:

@@ -7,7 +7,9 @@ The only floor that imports numpy and zstandard. Pure: no file, no clock, no net
     block      `hash-block 1`: header and one part per field group (contracts/hash-block-1.md)
     digest     keyed items and sums by (label, field group), and the state digest
     index      where an entry stands, and which entries carry a digest
+    pdq        which rows carry a PDQ digest near one asked for
     delta      what a follower needs between its cursor and now
+    sketch     which rows two sides do not share (contracts/sketch-1.md)
 """
 
 from gateway.columns.block import (
@@ -24,6 +26,7 @@ from gateway.columns.block import (
 from gateway.columns.delta import Selection, select_delta
 from gateway.columns.digest import Sum, items, state_digest, sum_items
 from gateway.columns.index import Candidates, Located, SetIndex
+from gateway.columns.pdq import MAX_RADIUS, Near, PdqIndex
 from gateway.columns.rows import (
     GROUP_CODES,
     LOCAL_GROUP,
@@ -38,11 +41,29 @@ from gateway.columns.rows import (
     flagged,
     grouped,
 )
+from gateway.columns.sketch import (
+    FIRST_SYMBOLS,
+    MAX_SYMBOLS,
+    USUAL_SYMBOLS,
+    Peeled,
+    Sketch,
+    among,
+    comparison_key,
+    dump_sketch,
+    parse_sketch,
+    peel,
+    short_ids,
+    symbols_wanted,
+)
 
 __all__ = [
+    "FIRST_SYMBOLS",
     "GROUP_CODES",
     "LOCAL_GROUP",
+    "MAX_RADIUS",
     "MAX_ROWS",
+    "MAX_SYMBOLS",
+    "USUAL_SYMBOLS",
     "Block",
     "BlockHeader",
     "Candidates",
@@ -50,24 +71,35 @@ __all__ = [
     "Ints",
     "Located",
     "Mask",
+    "Near",
+    "PdqIndex",
+    "Peeled",
     "Rows",
     "Selection",
     "SetIndex",
+    "Sketch",
     "Sum",
     "Text",
+    "among",
+    "comparison_key",
     "concat",
     "constant",
     "counting",
     "cut",
     "decode",
+    "dump_sketch",
     "encode_block",
     "flagged",
     "grouped",
     "inspect",
     "items",
     "parse_block",
+    "parse_sketch",
+    "peel",
     "resliced",
     "select_delta",
+    "short_ids",
     "state_digest",
     "sum_items",
+    "symbols_wanted",
 ]

@@ -24,30 +24,39 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from itertools import chain, compress, pairwise
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from gateway.columns.encodings import MAX_TEXT_COLUMN_BYTES, Encoding, decode_column, encode_column
+from gateway.columns.encodings import (
+    MAX_TEXT_COLUMN_BYTES,
+    Encoded,
+    Encoding,
+    Stored,
+    decode_column,
+    encode_column,
+    unpacked_bytes,
+)
 from gateway.columns.rows import (
     ALL_SHAPE_BITS,
     BY_CODE,
+    COLUMNS,
     EXISTENCE,
     GROUP_CODES,
     GROUP_NAMES,
     LOCAL_GROUP,
     SHAPE_OF,
     Column,
-    Data,
     Index,
-    Ints,
     Mask,
     Rows,
     Text,
     columns_of,
+    offsets_of,
     registered,
     shape_names,
 )
@@ -73,10 +82,15 @@ _MAX_NAME_BYTES = 67  # the longest set name: "XX-" + 16, "/", 47
 MAX_HEADER_BYTES = _HEAD.size + _MAX_NAME_BYTES + 1 + _MAX_PARTS * _PART.size
 # The widest part, perceptual digests: 208 octets a row, three texts of 4 MiB, the quality; no writer needs more.
 MAX_PART_BYTES = 32 << 20
+# Blocks that are decoded together come to so much: a page full at the reference shape, and a bound for a page of small
+# blocks that each unpack to megabytes of text.
+UNPACKED_AT_ONCE = 16 << 20
+_EXISTENCE_COLUMNS = frozenset({"kind", "seq", "entry_id"})
+_SHAPE_BIT = {name: 1 << column.shape_bit if column.is_digest else 0 for name, column in COLUMNS.items()}
+_NAMES_OF = {group: frozenset(column.name for column in columns_of(group)) for group in GROUP_NAMES}
 
 
-@dataclass(frozen=True, slots=True)
-class PartHeader:
+class PartHeader(NamedTuple):
     """What the header says of a part, whether the part is here or was withheld."""
 
     group: int
@@ -97,8 +111,13 @@ class BlockHeader:
     first_seq: int
     last_seq: int
     parts: tuple[PartHeader, ...]
+    _encoded: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self._check()
+        object.__setattr__(self, "_encoded", self._encode())
+
+    def _check(self) -> None:
         _require(SET_NAME.fullmatch(self.set_name), "the set name is not one")
         _require(0 <= self.epoch < 1 << 16, "the epoch is out of range")
         _require(0 <= self.label <= MAX_LABELS, "the label number is out of range")
@@ -109,18 +128,23 @@ class BlockHeader:
         _require(self.last_seq - self.first_seq >= self.count - 1, "the seq range is shorter than the count")
         groups = [part.group for part in self.parts]
         _require(groups[:1] == [EXISTENCE], "the first part is not existence")
-        _require(all(one < two for one, two in pairwise(groups)), "the parts are not in order")
-        _require(all(group in GROUP_NAMES for group in groups), "a part of an unknown group")
-        _require(all(len(part.sha256) == 32 for part in self.parts), "a part digest does not have 32 octets")
-        _require(all(0 < part.stored_bytes <= MAX_PART_BYTES for part in self.parts), "a part of impossible size")
-        unheld = self.shape & ~sum(SHAPE_OF.get(group, 0) for group in groups)
-        _require(not unheld, "the shape names digests that no part holds")
+        before = held = 0
+        for group, stored_bytes, sha256 in self.parts:
+            _require(before < group, "the parts are not in order")
+            _require(group in GROUP_NAMES, "a part of an unknown group")
+            _require(len(sha256) == 32, "a part digest does not have 32 octets")
+            _require(0 < stored_bytes <= MAX_PART_BYTES, "a part of impossible size")
+            before, held = group, held | SHAPE_OF[group]
+        _require(not self.shape & ~held, "the shape names digests that no part holds")
         if self.label == REMOVALS:
             _require(self.label_digest == NO_LABEL, "removals have a label digest")
             _require(not self.shape and groups == [EXISTENCE], "removals carry more than existence")
 
     def encode(self) -> bytes:
         """The header as bytes."""
+        return self._encoded
+
+    def _encode(self) -> bytes:
         name = self.set_name.encode("ascii")
         parts = b"".join(_PART.pack(part.group, part.stored_bytes, part.sha256) for part in self.parts)
         size = _HEAD.size + len(name) + 1 + len(parts)
@@ -172,6 +196,16 @@ class Block:
                 sink.write(self.parts[part.group])
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows start … stop - 1 of a batch, which share a label and become one block."""
+
+    label: int
+    label_digest: bytes
+    start: int
+    stop: int
+
+
 def encode_block(
     *, set_name: str, epoch: int, label: int, label_digest: bytes, rows: Rows, salt: Callable[[], bytes]
 ) -> Block:
@@ -184,18 +218,53 @@ def encode_block(
         MalformedError: the rows break a rule of the contract, so that no one could decode them.
         TooLargeError: more rows or text than one block takes; `cut` divides them.
     """
-    if rows.n > MAX_ROWS:
-        raise TooLargeError("more changes than one block takes")
-    _require(rows.n, "a block without changes")
-    _check_existence(rows)
-    parts = {group: part for group in sorted(GROUP_NAMES) if (part := _encode_part(rows, group, salt))}
-    seq = rows.ints("seq")
-    header = BlockHeader(
-        set_name, epoch, label, label_digest, rows.n, rows.shape, int(seq[0]), int(seq[-1]),
-        tuple(PartHeader(group, len(part), hashlib.sha256(part).digest()) for group, part in parts.items()),
-    )  # fmt: skip
-    _check_against_header(header, rows)
-    return Block(header, parts)
+    whole = Stretch(label, label_digest, 0, rows.n)
+    return encode_blocks(set_name=set_name, epoch=epoch, rows=rows, stretches=[whole], salt=salt)[0]
+
+
+def encode_blocks(
+    *, set_name: str, epoch: int, rows: Rows, stretches: Sequence[Stretch], salt: Callable[[], bytes]
+) -> list[Block]:
+    """The blocks of these rows, one for each stretch. Many short blocks cost little more than a long one.
+
+    Args:
+        stretches: one after the other, from the first row to the last; in each the rows are in ascending seq.
+        salt: as for `encode_block`.
+
+    Raises:
+        MalformedError, TooLargeError: as `encode_block`.
+    """
+    ends = [stretch.stop for stretch in stretches]
+    _require(
+        [0, *ends] == [*(stretch.start for stretch in stretches), rows.n], "the stretches do not follow each other"
+    )
+    for stretch in stretches:
+        if stretch.stop - stretch.start > MAX_ROWS:
+            raise TooLargeError("more changes than one block takes")
+        _require(stretch.stop > stretch.start, "a block without changes")
+    offsets = np.array([0, *ends], np.int64)
+    _check_rows(rows, offsets, _EXISTENCE_COLUMNS)
+    columns = {name: encode_column(COLUMNS[name], data, offsets) for name, data in rows.columns.items()}
+    by_group = {
+        group: [(column, columns[column.name]) for column in columns_of(group) if column.name in columns]
+        for group in sorted(GROUP_NAMES)
+    }
+    seq, shape = rows.ints("seq"), rows.shape
+    firsts, lasts = seq.take(offsets[:-1]).tolist(), seq.take(offsets[1:] - 1).tolist()
+    blocks = []
+    for at, stretch in enumerate(stretches):
+        parts = {}
+        for group, members in by_group.items():
+            if part := _encode_part(group, [(column, found[at]) for column, found in members], salt):
+                parts[group] = part
+        header = BlockHeader(
+            set_name, epoch, stretch.label, stretch.label_digest, stretch.stop - stretch.start, shape,
+            firsts[at], lasts[at],
+            tuple(PartHeader(group, len(part), hashlib.sha256(part).digest()) for group, part in parts.items()),
+        )  # fmt: skip
+        blocks.append(Block(header, parts))
+    _check_removals(rows, offsets, [stretch.label for stretch in stretches])
+    return blocks
 
 
 def resliced(block: Block, where: Mask | Index, salt: Callable[[], bytes]) -> Block:
@@ -210,15 +279,19 @@ def resliced(block: Block, where: Mask | Index, salt: Callable[[], bytes]) -> Bl
 
 def cut(rows: Rows, *, max_rows: int = MAX_ROWS) -> Iterator[Rows]:
     """The rows in pieces that each fit one block: at most `max_rows`, and bounded text in every column."""
-    texts = [data.lengths for data in rows.columns.values() if isinstance(data, Text)]
-    start = 0
-    while start < rows.n:
-        stop = min(start + max_rows, rows.n)
-        for lengths in texts:
-            totals = np.cumsum(lengths[start:stop])
-            stop = start + max(1, int(np.searchsorted(totals, MAX_TEXT_COLUMN_BYTES, "right")))
-        yield rows.slice(start, stop)
-        start = stop
+    return (rows.slice(start, stop) for start, stop in cuts(rows, 0, rows.n, max_rows=max_rows))
+
+
+def cuts(rows: Rows, start: int, stop: int, *, max_rows: int = MAX_ROWS) -> Iterator[tuple[int, int]]:
+    """Rows start … stop - 1 as (start, stop) of pieces that each fit one block."""
+    offsets = [data.offsets for data in rows.columns.values() if isinstance(data, Text)]
+    while start < stop:
+        end = min(start + max_rows, stop)
+        for ends in offsets:
+            fitting = np.searchsorted(ends[start : end + 1], ends[start] + MAX_TEXT_COLUMN_BYTES, "right") - 1
+            end = start + max(1, int(fitting))
+        yield start, end
+        start = end
 
 
 def parse_header(source: BinaryIO) -> BlockHeader:
@@ -268,18 +341,57 @@ def decode(block: Block, columns: Iterable[str] | None = None) -> Rows:
         columns: the columns wanted, None for all that are here. Only their parts are unpacked; a column whose part was
             withheld is absent. Each part that is touched is checked for the columns asked for.
     """
+    [together] = decode_together([block], columns)
+    return together.rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Together:
+    """Blocks of which the same digests are here, and their rows one after the other.
+
+    Block i of `blocks` is place `places[i]` of what was asked for, and rows offsets[i] … offsets[i + 1] - 1 here.
+    """
+
+    blocks: tuple[Block, ...]
+    places: tuple[int, ...]
+    offsets: Index
+    rows: Rows
+
+    def only(self, wanted: Sequence[bool]) -> Together:
+        """Those of the blocks that are wanted, with their rows."""
+        if all(wanted):
+            return self
+        lengths = np.diff(self.offsets)
+        chosen = np.array(wanted, np.bool_)
+        return Together(
+            tuple(compress(self.blocks, wanted)),
+            tuple(compress(self.places, wanted)),
+            offsets_of(lengths[chosen]),
+            self.rows.take(np.repeat(chosen, lengths)),
+        )
+
+    def each(self) -> Iterator[tuple[Block, Rows]]:
+        """Each block with its rows, as views."""
+        bounds = pairwise(self.offsets.tolist())
+        return ((block, self.rows.slice(*ends)) for block, ends in zip(self.blocks, bounds, strict=True))
+
+
+def decode_together(blocks: Iterable[Block], columns: Iterable[str] | None = None) -> Iterator[Together]:
+    """The rows of many blocks, strictly checked as by `decode`, a few megabytes at a time.
+
+    Blocks of two hundred rows cost little more than one large one, since all rows of a column are made at once.
+    """
     wanted = None if columns is None else {registered(name).name for name in columns}
-    found: dict[str, Data] = {}
-    for group, part in block.parts.items():
-        if wanted is None or any(column.name in wanted for column in columns_of(group)):
-            found.update(_decode_part(block.header, group, part, wanted))
-    rows = Rows(block.header.count, found)
-    if wanted is None and EXISTENCE in block.parts:
-        _check_existence(rows)
-    elif wanted is not None:
-        _check_asked(rows, wanted)
-    _check_against_header(block.header, rows)
-    return rows
+    gathered: list[_Opened] = []
+    unpacked = 0
+    for place, block in enumerate(blocks):
+        opened = _opened(place, block, wanted)
+        if gathered and unpacked + opened.unpacked_bytes > UNPACKED_AT_ONCE:
+            yield from _together(gathered)
+            gathered, unpacked = [], 0
+        gathered.append(opened)
+        unpacked += opened.unpacked_bytes
+    yield from _together(gathered)
 
 
 def inspect(block: Block) -> dict[str, object]:
@@ -304,64 +416,94 @@ def inspect(block: Block) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """Where one column stands in a part."""
+class _Opened:
+    """A block with the columns wanted as they are stored, by name."""
 
-    column: Column
-    encoding: int
-    start: int
-    stop: int
+    place: int
+    block: Block
+    columns: dict[str, Stored]
+    unpacked_bytes: int
 
 
-def _encode_part(rows: Rows, group: int, salt: Callable[[], bytes]) -> bytes | None:
-    """The part of one group, None when all its columns are absent or hold defaults."""
-    encoded = [
-        (column, found)
-        for column in columns_of(group)
-        if column.name in rows.columns and (found := encode_column(column, rows.columns[column.name]))
-    ]
-    if not encoded:
-        return None
+def _encode_part(group: int, columns: Sequence[tuple[Column, Encoded | None]], salt: Callable[[], bytes]) -> bytes:
+    """The part of one group, empty when all its columns are absent or hold defaults."""
+    directory, payloads = [], []
+    for column, found in columns:
+        if found is not None:
+            encoding, payload = found
+            directory.append(_COLUMN.pack(column.code, encoding, len(payload)))
+            payloads.append(payload)
+    if not directory:
+        return b""
     fresh = salt()
     _require(len(fresh) == SALT_BYTES, "a salt does not have 16 octets")
-    directory = b"".join(_COLUMN.pack(column.code, encoding, len(data)) for column, (encoding, data) in encoded)
-    pieces = [fresh, bytes([len(encoded)]), directory, *(data for _, (_, data) in encoded)]
-    if group in _PADDED_GROUPS:
-        pieces.append(bytes(-sum(map(len, pieces)) % PADDED_TO))
-    return b"".join(pieces)
+    part = b"".join([fresh, bytes([len(directory)]), *directory, *payloads])
+    return part + bytes(-len(part) % PADDED_TO) if group in _PADDED_GROUPS else part
 
 
-def _spans(group: int, part: bytes) -> list[_Span]:
-    """The columns of a part, after its directory was checked to the last byte."""
+def _spans(group: int, part: bytes) -> dict[str, Stored]:
+    """The columns of a part by name, after its directory was checked to the last byte."""
     at = SALT_BYTES + 1
     _require(len(part) > at, "a part ends early")
     known = columns_of(group)
     count = part[SALT_BYTES]
     start = at + count * _COLUMN.size
     _require(1 <= count <= len(known) and start <= len(part), "a part names more columns than its group has")
-    spans: list[_Span] = []
-    for code, encoding, size in _COLUMN.iter_unpack(part[at:start]):
+    view = memoryview(part)
+    spans: dict[str, Stored] = {}
+    before = 0
+    for code, encoding, size in _COLUMN.iter_unpack(view[at:start]):
         column = BY_CODE.get(code)
         if column is None or column.group != group:
             raise MalformedError("block: a column that its group does not have")
-        _require(not spans or spans[-1].column.code < code, "the columns of a part are not in order")
-        spans.append(_Span(column, encoding, start, start + size))
-        start += size
+        _require(before < code, "the columns of a part are not in order")
+        spans[column.name] = Stored(encoding, view[start : start + size])
+        before, start = code, start + size
     padding = -start % PADDED_TO if group in _PADDED_GROUPS else 0
     _require(len(part) == start + padding and not any(part[start:]), "a part has gaps or trailing bytes")
     return spans
 
 
-def _decode_part(header: BlockHeader, group: int, part: bytes, wanted: set[str] | None) -> dict[str, Data]:
-    spans = _spans(group, part)
-    shape = sum(1 << span.column.shape_bit for span in spans if span.column.is_digest)
-    _require(shape == header.shape & SHAPE_OF[group], "a part does not hold the digests that the shape names")
-    view = memoryview(part)
-    return {
-        span.column.name: decode_column(span.column, span.encoding, view[span.start : span.stop], header.count)
-        for span in spans
-        if wanted is None or span.column.name in wanted
-    }
+def _opened(place: int, block: Block, wanted: AbstractSet[str] | None) -> _Opened:
+    header, columns = block.header, {}
+    for group, part in block.parts.items():
+        if wanted is None or not wanted.isdisjoint(_NAMES_OF[group]):
+            spans = _spans(group, part)
+            shape = sum([_SHAPE_BIT[name] for name in spans])
+            _require(shape == header.shape & SHAPE_OF[group], "a part does not hold the digests that the shape names")
+            if wanted is None and group == EXISTENCE:
+                _require(spans.keys() >= _EXISTENCE_COLUMNS, "kind, seq or entry_id is missing")
+            columns.update(spans)
+    if wanted is not None:
+        columns = {name: stored for name, stored in columns.items() if name in wanted}
+    return _Opened(
+        place,
+        block,
+        columns,
+        sum([unpacked_bytes(COLUMNS[name], stored, header.count) for name, stored in columns.items()]),
+    )
+
+
+def _together(gathered: Sequence[_Opened]) -> Iterator[Together]:
+    alike: dict[int, list[_Opened]] = {}
+    for opened in gathered:
+        alike.setdefault(sum([_SHAPE_BIT[name] for name in opened.columns]), []).append(opened)
+    for members in alike.values():
+        offsets = offsets_of(np.array([opened.block.header.count for opened in members], np.int64))
+        names = dict.fromkeys(chain.from_iterable(opened.columns for opened in members))
+        columns = {
+            name: decode_column(COLUMNS[name], [opened.columns.get(name) for opened in members], offsets)
+            for name in COLUMNS
+            if name in names
+        }
+        rows = Rows(int(offsets[-1]), columns)
+        headers = [opened.block.header for opened in members]
+        _check_rows(rows, offsets, _EXISTENCE_COLUMNS & columns.keys())
+        _check_ends(rows, offsets, headers)
+        _check_removals(rows, offsets, [header.label for header in headers])
+        yield Together(
+            tuple(opened.block for opened in members), tuple(opened.place for opened in members), offsets, rows
+        )
 
 
 def _inspect_part(block: Block, part: PartHeader) -> dict[str, object]:
@@ -373,8 +515,8 @@ def _inspect_part(block: Block, part: PartHeader) -> dict[str, object]:
     }
     if part.group in block.parts:
         described["columns"] = [
-            {"name": span.column.name, "encoding": _encoding_name(span.encoding), "bytes": span.stop - span.start}
-            for span in _spans(part.group, block.parts[part.group])
+            {"name": name, "encoding": _encoding_name(stored.encoding), "bytes": len(stored.payload)}
+            for name, stored in _spans(part.group, block.parts[part.group]).items()
         ]
     return described
 
@@ -406,34 +548,35 @@ def _read(source: BinaryIO, size: int) -> bytes:
 # Rules on the rows
 
 
-def _check_existence(rows: Rows) -> None:
-    for name in ("kind", "seq", "entry_id"):
+def _check_rows(rows: Rows, offsets: Index, names: AbstractSet[str]) -> None:
+    """The rules on single columns, for those of kind, seq and entry_id that are asked for."""
+    for name in names:
         _require(name in rows.columns, f"the column {name} is missing")
-    _check_asked(rows, {"kind", "seq", "entry_id"})
-
-
-def _check_asked(rows: Rows, wanted: set[str]) -> None:
-    """The rules on single columns, for those that are here."""
-    if "kind" in wanted & rows.columns.keys():
+    if "kind" in names:
         kind = rows.ints("kind")
         _require(bool(((kind >= 1) & (kind <= 3)).all()), "a change of unknown kind")
-    if "entry_id" in wanted & rows.columns.keys():
+    if "entry_id" in names:
         _require(bool(rows.ints("entry_id").all()), "an entry id is 0")
-    if "seq" in wanted & rows.columns.keys():
-        _require(_ascends(rows.ints("seq")), "seq does not ascend")
+    if "seq" in names:
+        seq = rows.ints("seq")
+        ascends = seq[1:] > seq[:-1]
+        ascends[offsets[1:-1] - 1] = True  # from one block to the next it need not
+        _require(bool(ascends.all()), "seq does not ascend")
 
 
-def _check_against_header(header: BlockHeader, rows: Rows) -> None:
+def _check_ends(rows: Rows, offsets: Index, headers: Sequence[BlockHeader]) -> None:
     if "seq" in rows.columns:
         seq = rows.ints("seq")
-        ends = int(seq[0]), int(seq[-1])
-        _require(ends == (header.first_seq, header.last_seq), "the first or last seq is not that of the header")
-    if header.label == REMOVALS and "kind" in rows.columns:
-        _require(bool((rows.ints("kind") != ChangeKind.ASSERT).all()), "an assert among removals")
+        ends = zip(seq.take(offsets[:-1]).tolist(), seq.take(offsets[1:] - 1).tolist(), strict=True)
+        named = [(header.first_seq, header.last_seq) for header in headers]
+        _require(list(ends) == named, "the first or last seq is not that of the header")
 
 
-def _ascends(seq: Ints) -> bool:
-    return bool((seq[1:] > seq[:-1]).all())
+def _check_removals(rows: Rows, offsets: Index, labels: Sequence[int]) -> None:
+    if "kind" in rows.columns:
+        for at in [at for at, label in enumerate(labels) if label == REMOVALS]:
+            kind = rows.ints("kind")[offsets[at] : offsets[at + 1]]
+            _require(bool((kind != ChangeKind.ASSERT).all()), "an assert among removals")
 
 
 def _require(condition: object, what: str) -> None:

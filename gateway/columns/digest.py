@@ -111,16 +111,19 @@ def contents(rows: Rows, key: bytes) -> Ints:
 
 def sum_items(found: Ints) -> Sum:
     """The sum of items; rows that say nothing have none."""
-    low, high = found.sum(axis=0, dtype=np.uint64).tolist() if len(found) else (0, 0)
-    return Sum(int(found.any(axis=1).sum()), low, high)
+    [whole] = sum_runs(found, [len(found)]) if len(found) else [EMPTY]
+    return whole
 
 
 def sum_runs(found: Ints, lengths: Sequence[int]) -> list[Sum]:
     """The sums of items that stand one run after another; no run is empty."""
+    if not lengths:
+        return []
     starts = np.cumsum([0, *lengths[:-1]])
-    lanes = np.add.reduceat(found, starts, axis=0).tolist() if lengths else []
-    counts = np.add.reduceat(found.any(axis=1).astype(np.int64), starts).tolist() if lengths else []
-    return [Sum(count, low, high) for count, (low, high) in zip(counts, lanes, strict=True)]
+    low, high = np.ascontiguousarray(found.T)  # lane by lane: quicker than pair by pair
+    counts = np.add.reduceat((low | high) != 0, starts, dtype=np.int64)
+    lanes = (np.add.reduceat(lane, starts).tolist() for lane in (low, high))
+    return [Sum(*one) for one in zip(counts.tolist(), *lanes, strict=True)]
 
 
 def state_digest(sums: Mapping[tuple[int, int], Sum]) -> str:
@@ -146,7 +149,7 @@ def multilinear(words: Iterator[tuple[int, Words]], keys: Ints, n: int) -> Ints:
     lanes = np.repeat(keys[:, 0], n).reshape(len(keys), n)
     for place, block in words:
         lanes += keys[:, 1 + place : 1 + place + block.shape[1]] @ block.T.astype(np.uint64)
-    _finalise(lanes)
+    finalise(lanes)
     return lanes.T
 
 
@@ -217,7 +220,7 @@ def _hashed(encoded: list[bytes], key: bytes) -> Octets:
     return np.frombuffer(b"".join([known[one] for one in encoded]), np.uint8).reshape(-1, _TEXT_OCTETS)
 
 
-def _finalise(lanes: Ints) -> None:
+def finalise(lanes: Ints) -> None:
     """MurmurHash3's 64-bit finaliser, in place: a bijection in which every bit reaches every other."""
     for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
         lanes ^= lanes >> np.uint64(33)

@@ -23,7 +23,11 @@ Worked example: seq 7, 8, 9 is linear, `07 00 00 00 00 00 00 00  01 00 00 00 00 
 from __future__ import annotations
 
 import struct
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -33,7 +37,6 @@ from gateway.columns.rows import Column, ColumnKind, Data, Index, Ints, Octets, 
 from gateway.errors import MalformedError, TooLargeError
 
 LEVEL = 3  # higher levels save under 1 % of such columns and take several times as long
-SAMPLE_ROWS = 2048  # enough to tell which filter suits a column
 MAX_TEXT_COLUMN_BYTES = 4 << 20  # unpacked text of one column of one block: bounds what a small part can grow to
 _PACKED = struct.Struct("<BBQ")
 _TEXT = struct.Struct("<BI")
@@ -54,105 +57,191 @@ class Encoding(IntEnum):
 
 
 OFFSETS, DELTAS = 0, 1  # the filters of packed integers
-Encoded: TypeAlias = tuple[Encoding, bytes]
+Encoded: TypeAlias = tuple[Encoding, bytes | memoryview]
 
 
-def encode_column(column: Column, data: Data) -> Encoded | None:
-    """The column in the smallest of its encodings; None when it only holds defaults and may be left out."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A column as it stands in the part of one block."""
+
+    encoding: int
+    payload: memoryview
+
+
+def encode_column(column: Column, data: Data, offsets: Index) -> list[Encoded | None]:
+    """The column cut into pieces, each in the smallest of its encodings; None for a piece of nothing but defaults.
+
+    Many short pieces cost little more than a long one: what can be done to all of them at once is.
+
+    Args:
+        offsets: piece i is the rows offsets[i] … offsets[i + 1] - 1; no piece is empty.
+    """
+    bounds = list(pairwise(offsets.tolist()))
     if isinstance(data, Text):
-        return _encode_text(column, data)
+        return [_encode_text(column, data.slice(start, stop)) for start, stop in bounds]
     if column.kind is ColumnKind.BYTES:
-        return Encoding.RAW, data.tobytes()
-    return _encode_ints(data.astype(np.uint64, copy=False))
+        octets = np.ascontiguousarray(data, np.uint8).reshape(-1).data
+        return [(Encoding.RAW, octets[column.width * start : column.width * stop]) for start, stop in bounds]
+    return _encode_ints(data.astype(np.uint64, copy=False), offsets)
 
 
-def decode_column(column: Column, encoding: int, payload: memoryview, n: int) -> Data:
-    """The n values of a column. Raises MalformedError at any departure from the contract."""
-    match column.kind, encoding:
-        case ColumnKind.BYTES, Encoding.RAW:
-            return _decode_raw(column, payload, n)
-        case ColumnKind.INT, Encoding.CONSTANT:
-            return _decode_constant(payload, n)
-        case ColumnKind.INT, Encoding.LINEAR:
-            return _decode_linear(payload, n)
-        case ColumnKind.INT, Encoding.PACKED | Encoding.PACKED_ZSTD:
-            return _decode_packed(payload, n, compressed=encoding == Encoding.PACKED_ZSTD)
-        case ColumnKind.TEXT, Encoding.CONSTANT:
-            return _decode_constant_text(column, payload, n)
-        case ColumnKind.TEXT, Encoding.TEXT | Encoding.TEXT_ZSTD:
-            return _decode_text(column, payload, n, compressed=encoding == Encoding.TEXT_ZSTD)
-    raise MalformedError(f"{column.name}: an encoding that this column does not have")
+def decode_column(column: Column, pieces: Sequence[Stored | None], offsets: Index) -> Data:
+    """The values of a column, piece after piece; where a piece is None its values are the defaults.
+
+    Args:
+        offsets: where the rows of each piece stand in the result, n + 1 numbers for n pieces.
+
+    Raises:
+        MalformedError: at any departure from the contract.
+    """
+    match column.kind:
+        case ColumnKind.BYTES:
+            return _decode_raw(column, pieces, offsets)
+        case ColumnKind.INT:
+            return _decode_ints(column, pieces, offsets)
+        case ColumnKind.TEXT:
+            return _decode_texts(column, pieces, offsets)
+
+
+def unpacked_bytes(column: Column, stored: Stored, n: int) -> int:
+    """What the n values of a stored column take once they are unpacked, as it says itself."""
+    if column.kind is not ColumnKind.TEXT:
+        return column.width * n
+    if stored.encoding == Encoding.CONSTANT:
+        return len(stored.payload) * n
+    return _TEXT.unpack_from(stored.payload)[1] + 8 * n if len(stored.payload) >= _TEXT.size else 0
 
 
 # Integers
 
 
-def _encode_ints(values: Ints) -> Encoded | None:
-    first, n = int(values[0]), len(values)
-    if n == 1 or (values == values[0]).all():
-        return (Encoding.CONSTANT, first.to_bytes((first.bit_length() + 7) // 8, "little")) if first else None
-    if (step := int(values[1]) - first) and -(1 << 63) <= step < 1 << 63 and _is_linear(values, first, step):
-        return Encoding.LINEAR, _LINEAR.pack(first, step)
-    return _smallest(values, _suitable_filters(values))
+def _encode_ints(values: Ints, offsets: Index) -> list[Encoded | None]:
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    firsts = values.take(starts).tolist()
+    differs = np.minimum.reduceat(values, starts) != np.maximum.reduceat(values, starts)
+    found: list[Encoded | None] = [
+        (Encoding.CONSTANT, first.to_bytes((first.bit_length() + 7) // 8, "little")) if first else None
+        for first in firsts
+    ]
+    uneven = np.flatnonzero(differs).tolist()
+    if uneven and (steps := _steps(values, starts, lengths)):
+        for at in uneven:
+            if (step := steps.get(at)) is not None:
+                found[at] = Encoding.LINEAR, _LINEAR.pack(firsts[at], step)
+        uneven = [at for at in uneven if at not in steps]
+    if uneven:
+        if len(uneven) < len(found):
+            values = np.concatenate([values[starts[at] : starts[at] + lengths[at]] for at in uneven])
+        for at, encoded in zip(uneven, _packed(values, offsets_of(lengths[uneven])), strict=True):
+            found[at] = encoded
+    return found
 
 
-def _is_linear(values: Ints, first: int, step: int) -> bool:
+def _steps(values: Ints, starts: Index, lengths: Index) -> dict[int, int]:
+    """The step of each piece whose values all lie that step apart."""
     differences = values[1:] - values[:-1]
-    # The differences are modulo 2^64, so a run that wraps around looks straight: look at its true end too.
-    return bool((differences == differences[0]).all()) and int(values[-1]) == first + step * (len(values) - 1)
+    firsts = differences.take(np.minimum(starts, len(differences) - 1))
+    even = np.ones(len(values), np.bool_)  # whether the value is the one before plus the step of its piece
+    even[1:] = differences == np.repeat(firsts, lengths)[1:]
+    even[starts] = True
+    straight = np.flatnonzero(np.logical_and.reduceat(even, starts)).tolist()
+    # Steps may go down. The differences are modulo 2^64, so a run that wraps around looks straight: see its true end.
+    ends = values.take(starts + lengths - 1).tolist()
+    found = {}
+    for at in straight:
+        n, first, step = int(lengths[at]), int(values[starts[at]]), int(firsts[at])
+        step = step if step < 1 << 63 else step - _TOP
+        if first + step * (n - 1) == ends[at]:
+            found[at] = step
+    return found
 
 
-def _suitable_filters(values: Ints) -> tuple[int, ...]:
-    """Both filters for a short column, for a long one that which does better on its beginning."""
-    if len(values) <= SAMPLE_ROWS:
-        return OFFSETS, DELTAS
-    sample = values[:SAMPLE_ROWS]
-    return (min((OFFSETS, DELTAS), key=lambda which: len(_smallest(sample, (which,))[1])),)
+def _packed(values: Ints, offsets: Index) -> list[Encoded]:
+    """Each piece through the filter that leaves the smaller numbers, compressed or not, whichever is smaller."""
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    bases = np.minimum.reduceat(values, starts)
+    above = values - np.repeat(bases, lengths)
+    steps = np.zeros(len(values), np.uint64)
+    steps[1:] = _zigzag(values[1:] - values[:-1])
+    steps[starts] = 0  # the first of a piece is its base
+    by_steps = (
+        np.add.reduceat(steps, starts, dtype=np.float64) < np.add.reduceat(above, starts, dtype=np.float64)
+    ).tolist()
+    most = np.where(by_steps, np.maximum.reduceat(steps, starts), np.maximum.reduceat(above, starts)).tolist()
+    compress = _compressor().compress
+    found: list[Encoded] = []
+    for at, (start, stop) in enumerate(pairwise(offsets.tolist())):
+        width = max(1, (most[at].bit_length() + 7) // 8)
+        if by_steps[at]:
+            head, planes = _PACKED.pack(DELTAS, width, int(values[start])), _planes(steps[start + 1 : stop], width)
+        else:
+            head, planes = _PACKED.pack(OFFSETS, width, int(bases[at])), _planes(above[start:stop], width)
+        squeezed = compress(planes)
+        plain = len(planes) <= len(squeezed)
+        found.append((Encoding.PACKED, head + planes) if plain else (Encoding.PACKED_ZSTD, head + squeezed))
+    return found
 
 
-def _smallest(values: Ints, filters: tuple[int, ...]) -> Encoded:
-    return min((encoded for which in filters for encoded in _packed(values, which)), key=lambda found: len(found[1]))
+def _decode_ints(column: Column, pieces: Sequence[Stored | None], offsets: Index) -> Ints:
+    lengths = np.diff(offsets)
+    firsts, steps = np.zeros(len(pieces), np.uint64), np.zeros(len(pieces), np.uint64)
+    packed: list[tuple[int, Stored]] = []
+    for at, (stored, n) in enumerate(zip(pieces, lengths.tolist(), strict=True)):
+        if stored is None:
+            continue
+        match stored.encoding:
+            case Encoding.CONSTANT:
+                firsts[at] = _constant(stored.payload)
+            case Encoding.LINEAR:
+                firsts[at], steps[at] = _linear(stored.payload, n)
+            case Encoding.PACKED | Encoding.PACKED_ZSTD:
+                packed.append((at, stored))
+            case _:
+                raise _no_such_encoding(column)
+    if len(packed) == len(pieces) == 1:
+        return _decode_packed(packed[0][1], int(lengths[0]))
+    values = np.repeat(firsts, lengths)
+    if steps.any():
+        inside = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)
+        values += np.repeat(steps, lengths) * inside.astype(np.uint64)
+    for at, stored in packed:
+        values[offsets[at] : offsets[at + 1]] = _decode_packed(stored, int(lengths[at]))
+    return values
 
 
-def _packed(values: Ints, which: int) -> list[Encoded]:
-    """A column through one filter, compressed and not."""
-    base = values.min() if which == OFFSETS else values[0]
-    stored = values - base if which == OFFSETS else _zigzag(values[1:] - values[:-1])
-    width = max(1, (int(stored.max()).bit_length() + 7) // 8)
-    head, planes = _PACKED.pack(which, width, int(base)), _planes(stored, width)
-    return [(Encoding.PACKED, head + planes), (Encoding.PACKED_ZSTD, head + _compressed(planes))]
-
-
-def _decode_constant(payload: memoryview, n: int) -> Ints:
+def _constant(payload: memoryview) -> int:
     if not 1 <= len(payload) <= 8 or not payload[-1]:
         raise MalformedError("a constant is not in its shortest form")
-    return np.full(n, int.from_bytes(payload, "little"), np.uint64)
+    return int.from_bytes(payload, "little")
 
 
-def _decode_linear(payload: memoryview, n: int) -> Ints:
+def _linear(payload: memoryview, n: int) -> tuple[int, int]:
+    """First value, and step modulo 2^64."""
     if len(payload) != _LINEAR.size:
         raise MalformedError("a linear column does not have 16 octets")
     first, step = _LINEAR.unpack(payload)
     if not 0 <= first + step * (n - 1) < _TOP:
         raise MalformedError("a linear column leaves the range of its integers")
-    return np.arange(n, dtype=np.uint64) * np.uint64(step % _TOP) + np.uint64(first)
+    return first, step % _TOP
 
 
-def _decode_packed(payload: memoryview, n: int, *, compressed: bool) -> Ints:
+def _decode_packed(stored: Stored, n: int) -> Ints:
+    payload = stored.payload
     if len(payload) < _PACKED.size:
         raise MalformedError("a packed column ends early")
     which, width, base = _PACKED.unpack_from(payload)
     if which not in (OFFSETS, DELTAS) or not 1 <= width <= 8:
         raise MalformedError("a packed column has an unknown filter or width")
     stored_rows = n if which == OFFSETS else n - 1
+    compressed = stored.encoding == Encoding.PACKED_ZSTD
     planes = _unpacked(payload[_PACKED.size :], stored_rows * width, compressed=compressed)
-    stored = _from_planes(planes, stored_rows, width)
+    numbers = _from_planes(planes, stored_rows, width)
     if which == OFFSETS:
-        stored += np.uint64(base)
-        return stored
+        numbers += np.uint64(base)
+        return numbers
     values = np.empty(n, np.uint64)
     values[0] = base
-    values[1:] = (stored >> np.uint64(1)) ^ (np.uint64(0) - (stored & np.uint64(1)))
+    values[1:] = (numbers >> np.uint64(1)) ^ (np.uint64(0) - (numbers & np.uint64(1)))
     return np.cumsum(values, dtype=np.uint64)
 
 
@@ -162,11 +251,15 @@ def _zigzag(differences: Ints) -> Ints:
 
 
 def _planes(values: Ints, width: int) -> bytes:
+    if width == 1:
+        return values.astype(np.uint8).tobytes()
     octets = np.ascontiguousarray(values, "<u8").view(np.uint8).reshape(-1, 8)
     return octets[:, :width].T.tobytes()
 
 
 def _from_planes(planes: bytes | memoryview, n: int, width: int) -> Ints:
+    if width == 1:
+        return np.frombuffer(planes, np.uint8).astype(np.uint64)
     octets = np.zeros((n, 8), np.uint8)
     octets[:, :width] = np.frombuffer(planes, np.uint8).reshape(width, n).T
     return octets.view("<u8").reshape(n).astype(np.uint64, copy=False)
@@ -175,10 +268,16 @@ def _from_planes(planes: bytes | memoryview, n: int, width: int) -> Ints:
 # Octets and text
 
 
-def _decode_raw(column: Column, payload: memoryview, n: int) -> Octets:
-    if len(payload) != n * column.width:
-        raise MalformedError(f"{column.name}: not {column.width} octets a row")
-    return np.frombuffer(payload, np.uint8).reshape(n, column.width)
+def _decode_raw(column: Column, pieces: Sequence[Stored | None], offsets: Index) -> Octets:
+    payloads = []
+    for stored, n in zip(pieces, np.diff(offsets).tolist(), strict=True):
+        if stored is None or stored.encoding != Encoding.RAW:
+            raise _no_such_encoding(column)
+        if len(stored.payload) != n * column.width:
+            raise MalformedError(f"{column.name}: not {column.width} octets a row")
+        payloads.append(stored.payload)
+    octets = payloads[0] if len(payloads) == 1 else b"".join(payloads)
+    return np.frombuffer(octets, np.uint8).reshape(-1, column.width)
 
 
 def _encode_text(column: Column, text: Text) -> Encoded | None:
@@ -190,9 +289,24 @@ def _encode_text(column: Column, text: Text) -> Encoded | None:
     lengths = text.lengths.astype(np.uint64)
     width = max(1, (int(lengths.max()).bit_length() + 7) // 8)
     head, body = _TEXT.pack(width, len(text.octets)), _planes(lengths, width) + text.octets.tobytes()
-    return min(
-        ((Encoding.TEXT, head + body), (Encoding.TEXT_ZSTD, head + _compressed(body))), key=lambda found: len(found[1])
-    )
+    squeezed = _compressor().compress(body)
+    plain = len(body) <= len(squeezed)
+    return (Encoding.TEXT, head + body) if plain else (Encoding.TEXT_ZSTD, head + squeezed)
+
+
+def _decode_texts(column: Column, pieces: Sequence[Stored | None], offsets: Index) -> Text:
+    found = []
+    for stored, n in zip(pieces, np.diff(offsets).tolist(), strict=True):
+        if stored is None:
+            found.append(Text.repeat(b"", n))
+        elif stored.encoding == Encoding.CONSTANT:
+            found.append(_decode_constant_text(column, stored.payload, n))
+        elif stored.encoding in (Encoding.TEXT, Encoding.TEXT_ZSTD):
+            compressed = stored.encoding == Encoding.TEXT_ZSTD
+            found.append(_decode_text(column, stored.payload, n, compressed=compressed))
+        else:
+            raise _no_such_encoding(column)
+    return Text.joined(found)
 
 
 def _decode_constant_text(column: Column, payload: memoryview, n: int) -> Text:
@@ -242,8 +356,23 @@ def check_text(column: Column, text: Text) -> None:
 # Compression
 
 
-def _compressed(raw: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=LEVEL, write_checksum=False, write_content_size=True).compress(raw)
+class _Contexts(threading.local):
+    """zstd's working memory, kept from column to column: making it anew costs more than a short column does."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False, write_content_size=True)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_contexts = _Contexts()  # of this thread: a context does one thing at a time
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    return _contexts.compressor
+
+
+def _no_such_encoding(column: Column) -> MalformedError:
+    return MalformedError(f"{column.name}: an encoding that this column does not have")
 
 
 def _unpacked(payload: memoryview, size: int, *, compressed: bool) -> bytes | memoryview:
@@ -256,6 +385,6 @@ def _unpacked(payload: memoryview, size: int, *, compressed: bool) -> bytes | me
         # The frame states its size, and we know it: nothing is unpacked that could be larger.
         if zstandard.frame_content_size(payload) != size:
             raise MalformedError("a compressed column does not state the size that its rows need")
-        return zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+        return _contexts.decompressor.decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise MalformedError("a compressed column cannot be unpacked") from error

@@ -44,6 +44,7 @@ HPKE_INFO = b"age-encryption.org/mlkem768x25519"
 
 CHUNK_BYTES = 64 * 1024
 TAG_BYTES = 16
+PIECE_CHUNKS = 16  # chunks read, sealed or opened, and written at once: buffers of 1 MiB, made once for a whole file
 FILE_KEY_BYTES = 16
 NONCE_BYTES = 16
 ENCAPSULATED_BYTES = 1120
@@ -64,8 +65,8 @@ class Source(Protocol):
 class Sink(Protocol):
     """What bytes are written to: any binary stream."""
 
-    def write(self, raw: bytes, /) -> object:
-        """Take all of `raw`."""
+    def write(self, raw: bytes | memoryview, /) -> object:
+        """Take all of `raw`, which is used again once this returns."""
 
 
 class Body:
@@ -89,11 +90,18 @@ class Body:
         self._sealed = True
         sink.write(self._nonce)
         cipher = ChaCha20Poly1305(_derive(self._file_key, self._nonce, b"payload"))
-        written = NONCE_BYTES
-        for counter, (chunk, last) in enumerate(_chunks(source, CHUNK_BYTES)):
-            sealed = cipher.encrypt(_chunk_nonce(counter, last), chunk, None)
-            sink.write(sealed)
-            written += len(sealed)
+        written, counter = NONCE_BYTES, 0
+        sealed = memoryview(b"")
+        for piece, last in _pieces(ExactReader(source), PIECE_CHUNKS * CHUNK_BYTES):
+            if not counter:  # no later piece is longer than the first
+                sealed = memoryview(bytearray(len(piece) + PIECE_CHUNKS * TAG_BYTES))
+            end = 0
+            for chunk, is_end in _cut(piece, CHUNK_BYTES):
+                start, end = end, end + len(chunk) + TAG_BYTES
+                cipher.encrypt_into(_chunk_nonce(counter, last and is_end), chunk, None, sealed[start:end])
+                counter += 1
+            sink.write(sealed[:end])
+            written += end
         return written
 
     def header(self, *recipients: SealingKey) -> bytes:
@@ -122,44 +130,57 @@ class OpenedStream:
     `read` has returned b"", it is not known that the file is whole.
     """
 
-    __slots__ = ("_cipher", "_counter", "_finished", "_left", "_position", "_reader")
+    __slots__ = ("_cipher", "_counter", "_end", "_failed", "_pieces", "_plain", "_position")
 
     def __init__(self, reader: ExactReader, payload_key: bytes) -> None:
-        self._reader = reader
+        self._pieces = _pieces(reader, PIECE_CHUNKS * (CHUNK_BYTES + TAG_BYTES))
         self._cipher = ChaCha20Poly1305(payload_key)
         self._counter = 0
-        self._finished = False
-        self._left = b""
-        self._position = 0
+        self._failed = False
+        self._plain = memoryview(b"")
+        self._position = self._end = 0  # what is left in `_plain`
 
     def read(self, count: int = -1, /) -> bytes:
         """Exactly `count` bytes, fewer only at the end; all that is left with -1."""
         pieces: list[bytes] = []
         wanted = count
         while wanted:
-            if self._position == len(self._left):
-                if self._finished:
-                    break
-                self._open_chunk()
-                continue
-            piece = self._left[self._position :] if wanted < 0 else self._left[self._position : self._position + wanted]
-            self._position += len(piece)
-            wanted -= len(piece) if wanted > 0 else 0
-            pieces.append(piece)
+            if self._position == self._end and not self._open_piece():
+                break
+            stop = self._end if wanted < 0 else min(self._position + wanted, self._end)
+            pieces.append(bytes(self._plain[self._position : stop]))
+            wanted -= stop - self._position if wanted > 0 else 0
+            self._position = stop
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _open_chunk(self) -> None:
-        sealed = self._reader.read(CHUNK_BYTES + TAG_BYTES)
-        last = self._reader.at_end()
-        try:
-            self._left = self._cipher.decrypt(_chunk_nonce(self._counter, last), sealed, None)
-        except InvalidTag as error:
-            raise _payload_failure() from error
-        # age: "The final chunk … MUST NOT be empty unless the whole payload is empty."
-        if not self._left and self._counter:
+    def _open_piece(self) -> bool:
+        """Open as many chunks as there is room for; False at the end. What opened is handed out before a failure is."""
+        if self._failed:
             raise _payload_failure()
-        self._position = 0
-        self._finished = last
+        piece, last = next(self._pieces, (b"", True))
+        if not piece and self._counter:
+            return False
+        if not self._counter:  # no later piece is longer than the first
+            self._plain = memoryview(bytearray(len(piece)))
+        self._position = self._end = 0
+        for chunk, is_end in _cut(piece, CHUNK_BYTES + TAG_BYTES):
+            try:
+                self._open_chunk(chunk, last=last and is_end)
+            except InvalidTag as error:
+                if not self._end:
+                    raise _payload_failure() from error
+                self._failed = True
+                break
+        return self._end > 0
+
+    def _open_chunk(self, sealed: memoryview, *, last: bool) -> None:
+        size = len(sealed) - TAG_BYTES
+        # age: "The final chunk … MUST NOT be empty unless the whole payload is empty."
+        if size < 0 or (not size and self._counter):
+            raise InvalidTag
+        room = self._plain[self._end : self._end + size]
+        self._cipher.decrypt_into(_chunk_nonce(self._counter, last), sealed, None, room)
+        self._end += size
         self._counter += 1
 
 
@@ -284,19 +305,26 @@ def _chunk_nonce(counter: int, last: bool) -> bytes:
     return counter.to_bytes(11, "big") + struct.pack("?", last)
 
 
-def _chunks(source: Source, size: int) -> Iterator[tuple[bytes, bool]]:
-    """All of `source` in chunks of `size`, each with whether it is the last. An empty source is one empty chunk."""
-    reader = ExactReader(source)
+def _pieces(reader: ExactReader, size: int) -> Iterator[tuple[bytes, bool]]:
+    """All that is left in pieces of `size`, each with whether it is the last. Nothing at all is one empty piece."""
+    piece = reader.read(size)
     while True:
-        chunk = reader.read(size)
-        last = reader.at_end()
-        yield chunk, last
-        if last:
+        following = reader.read(size) if len(piece) == size else b""
+        yield piece, not following
+        if not following:
             return
+        piece = following
+
+
+def _cut(piece: bytes, size: int) -> Iterator[tuple[memoryview, bool]]:
+    """A piece in chunks of `size`, each with whether it is the last. An empty piece is one empty chunk."""
+    view = memoryview(piece)
+    for start in range(0, len(piece) or 1, size):
+        yield view[start : start + size], start + size >= len(piece)
 
 
 class ExactReader:
-    """Exact reads, lines and a look ahead over a stream whose `read` may return less than asked for."""
+    """Exact reads, and lines, over a stream whose `read` may return less than asked for."""
 
     __slots__ = ("_ahead", "_source")
 
@@ -307,20 +335,12 @@ class ExactReader:
     def read(self, count: int) -> bytes:
         """`count` bytes, fewer only at the end."""
         raw, self._ahead = self._ahead[:count], self._ahead[count:]
-        if len(raw) == count:
-            return raw
-        pieces = [raw]
+        pieces = [raw] if raw else []
         missing = count - len(raw)
         while missing and (piece := self._source.read(missing)):
             pieces.append(piece)
             missing -= len(piece)
-        return b"".join(pieces)
-
-    def at_end(self) -> bool:
-        """Whether nothing is left."""
-        if not self._ahead:
-            self._ahead = self._source.read(1)
-        return not self._ahead
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def line(self) -> bytes:
         """The next line without its LF, which must be there within the length of any line that we accept."""

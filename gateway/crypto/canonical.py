@@ -88,9 +88,15 @@ def parse_canonical(raw: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -
         MalformedError: as `parse_json`, or the bytes are another way to write the value.
     """
     value = parse_json(raw, max_bytes=max_bytes, max_depth=min(max_depth, MAX_DEPTH))
-    if encode(value) != raw:
+    # The library's own writer is ten times as fast, and says the same of what `parse_json` has let pass, but for names
+    # beyond ASCII, which it sorts by code points. Such a name stands in no canonical text that is ASCII alone.
+    if (_written(value) if raw.isascii() else encode(value)) != raw:
         raise MalformedError("JSON: not in canonical form")
     return value
+
+
+def _written(value: JsonValue) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 
 def _write(value: object, put: Callable[[str], None], depth: int) -> None:

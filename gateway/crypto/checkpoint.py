@@ -53,6 +53,7 @@ KEY_ID_BYTES = 4
 COSIGNATURE_HEADER = "cosignature/v1"
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_LOG_NUMBER = re.compile(r".*/log/([1-9][0-9]{0,3})")  # it rises by one with each restore
 _KEY_ID = re.compile(r"[0-9a-f]{8}")
 
 
@@ -173,6 +174,24 @@ class Cosignature:
     checkpoint: Checkpoint
     witness: str
     at: int
+
+
+def number_of_log(origin: str) -> int:
+    """The N of an origin `host/log/N` (log 1, rule 7).
+
+    Raises:
+        MalformedError: the name of no log.
+    """
+    found = _LOG_NUMBER.fullmatch(origin)
+    if found is None:
+        raise MalformedError("log: its name does not end in /log/ and a number")
+    return int(found[1])
+
+
+def origin_of(note: bytes | str) -> str:
+    """The origin that a signed note claims: its first line. Nothing is verified."""
+    text = note if isinstance(note, str) else note.decode("utf-8", "replace")
+    return text.partition("\n")[0]
 
 
 def sign(origin: str, size: int, root: bytes, key: CheckpointKey, *, extensions: tuple[str, ...] = ()) -> bytes:

@@ -137,22 +137,29 @@ class OpenedEnvelope:
         """The whole payload, refused unread when the manifest says more than `max_bytes`."""
         if self.manifest.payload_bytes > max_bytes:
             raise TooLargeError(f"envelope: payload of more than {max_bytes} bytes")
-        return b"".join(self._pieces())
+        stream = self._opened()
+        payload = stream.read(self.manifest.payload_bytes)
+        view = memoryview(payload)
+        for number, expected in enumerate(self.manifest.pieces):
+            _check_piece(view[number * PIECE_BYTES : (number + 1) * PIECE_BYTES], expected)
+        _check_end(stream)
+        return payload
 
     def _pieces(self) -> Iterator[bytes]:
-        stream, self._stream = self._stream, None
-        if stream is None:
-            raise ConflictError("envelope: the payload was read before")
+        stream = self._opened()
         left = self.manifest.payload_bytes
         for expected in self.manifest.pieces:
             piece = stream.read(min(left, PIECE_BYTES))
-            # A short piece has another digest; so the lengths need no check of their own.
-            if hashlib.sha256(piece).hexdigest() != expected:
-                raise VerificationError("envelope: a piece is not the one that was signed")
+            _check_piece(piece, expected)
             left -= len(piece)
             yield piece
-        if stream.read(1):
-            raise VerificationError("envelope: something follows the payload")
+        _check_end(stream)
+
+    def _opened(self) -> age.OpenedStream:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            raise ConflictError("envelope: the payload was read before")
+        return stream
 
 
 def agency_audience(agency: str) -> str:
@@ -246,6 +253,21 @@ def open_envelope(
     return OpenedEnvelope(stream, claimed, signed, digest)
 
 
+def verify_kept(signed: bytes, payload: bytes, verifying_keys: Sequence[VerifyingKey]) -> Manifest:
+    """The manifest of an envelope whose DSSE and payload were kept, when both fit and one of the keys signed.
+
+    Its audience and its times are not judged: it is evidence of what was said then, not a message.
+
+    Raises:
+        MalformedError: not the DSSE of an envelope.
+        VerificationError: signed by another, or over another payload.
+    """
+    manifest = parse_manifest(dsse.parse(signed).verify_by_one(verifying_keys, MANIFEST_TYPE))
+    if (manifest.payload_bytes, manifest.pieces) != _hash_pieces(BytesIO(payload)):
+        raise VerificationError("envelope: another payload than was signed")
+    return manifest
+
+
 def parse_manifest(raw: bytes) -> Manifest:
     """The manifest in its canonical JSON, with exactly its members. Says nothing about who signed it."""
     value: object = canonical.parse_canonical(raw, max_bytes=MAX_MANIFEST_BYTES, max_depth=2)
@@ -282,6 +304,17 @@ def check_manifest(manifest: Manifest, *, now: int, audiences: AbstractSet[str])
         raise VerificationError("envelope: expired")
     if now < manifest.created - CLOCK_SKEW_SECONDS:
         raise VerificationError("envelope: created in the future")
+
+
+def _check_piece(piece: bytes | memoryview, expected: str) -> None:
+    # A short piece has another digest; so the lengths need no check of their own.
+    if hashlib.sha256(piece).hexdigest() != expected:
+        raise VerificationError("envelope: a piece is not the one that was signed")
+
+
+def _check_end(stream: age.OpenedStream) -> None:
+    if stream.read(1):
+        raise VerificationError("envelope: something follows the payload")
 
 
 class _Framed:

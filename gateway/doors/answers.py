@@ -1,10 +1,13 @@
-"""Answers that are not a success, in our words alone, and the headers that every answer carries."""
+"""Answers that are not a success, in our words alone; envelopes; and the headers that every answer carries."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
 from gateway.crypto.tokens import TokenAlgorithm
 from gateway.doors.framing import RefusedRequestError
@@ -19,6 +22,35 @@ SECURITY_HEADERS = {
 }
 # RFC 9110 15.5.2 wants one with every 401; RFC 9449 7.1: its scheme, and the algorithms that proofs may use.
 CHALLENGE = f'DPoP algs="{" ".join(TokenAlgorithm)}"'
+PIECE_BYTES = 256 * 1024  # of a large body that are on their way to the network at once, for each who is served
+
+
+class Pieces(Payload):
+    """A body in pieces that others may be served as well: it is written as it lies in memory, never put together.
+
+    Args:
+        start: how much of it is left out at the beginning.
+    """
+
+    _autoclose = True
+
+    def __init__(self, pieces: Sequence[bytes], start: int = 0) -> None:
+        super().__init__(pieces)
+        self._pieces = pieces
+        self._start = start
+        self._size = sum(map(len, pieces)) - start
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write what is left, as fast as the peer takes it."""
+        left_out = self._start
+        for piece in self._pieces:
+            for start in range(min(left_out, len(piece)), len(piece), PIECE_BYTES):
+                await writer.write(memoryview(piece)[start : start + PIECE_BYTES])
+            left_out -= min(left_out, len(piece))
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text: aiohttp wants every body to have one."""
+        return b"".join(self._pieces)[self._start :].decode(encoding, errors)
 
 
 def problem_response(error: BaseException, *, instance: str = "") -> web.Response:

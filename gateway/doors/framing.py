@@ -12,8 +12,8 @@ Rules for the head:
    authority-form, no HTTP/0.9. The target is visible ASCII, every percent sign is followed by two hex digits, and it
    does not begin with two slashes.
 3. No white space before a colon, no folded line (RFC 9112 5.1, 5.2). Bounds on line, number and whole: `HeadLimits`.
-4. Exactly one Host, and it is one of ours. Authorization, Content-Type, Content-Length, DPoP and Transfer-Encoding
-   stand at most once.
+4. Exactly one Host, and it is one of ours. Authorization, Content-Type, Content-Length, DPoP, If-Range, Range and
+   Transfer-Encoding stand at most once.
 5. Content-Length is 1 to 16 digits. Transfer-Encoding is `chunked`, on HTTP/1.1 only, and never beside Content-Length
    (RFC 9112 6.1 and 6.3).
 6. No Content-Encoding (415): bodies are sealed or small, and a bomb of 1 MiB unpacks to 1 GiB. No Upgrade to WebSocket.
@@ -47,6 +47,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e]*)?")
 _AT_MOST_ONCE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"dpop"}
+    | {b"range", b"if-range"}
 )
 
 MAX_CHUNK_LINE_BYTES = 64  # eight digits and room for an extension that nobody uses

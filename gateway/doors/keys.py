@@ -15,7 +15,7 @@ from gateway.doors.entrance import Entrance
 from gateway.doors.guards import accepts, read_body
 from gateway.doors.wire import NUMBER, json_answer, number, parse_query
 from gateway.exchange import Exchange
-from gateway.interchange import KEYS_TYPE, MAX_KEYS_BYTES, KeyConfirmation
+from gateway.interchange import KEYS_TYPE, MAX_KEYS_BYTES, RESTORE_KEYS_TYPE, KeyConfirmation, keys_type
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_NUMBER = 1_000_000
@@ -43,11 +43,11 @@ class KeysDoor:
             query["card"], number(query, "signing_number", _MAX_NUMBER), number(query, "revocations", _MAX_NUMBER)
         )
         news = await asyncio.to_thread(self._exchange.keys_for, partner, held)
-        return web.Response(status=204) if news is None else web.Response(body=news, content_type=KEYS_TYPE)
+        return web.Response(status=204) if news is None else web.Response(body=news, content_type=keys_type(news))
 
     async def post_keys(self, request: web.Request, partner: str) -> web.Response:
         """Take what the partner says of its keys; the answer says what we hold of them now."""
-        if request.content_type != KEYS_TYPE:
+        if request.content_type not in (KEYS_TYPE, RESTORE_KEYS_TYPE):
             raise web.HTTPUnsupportedMediaType
         held = await asyncio.to_thread(self._exchange.take_keys, partner, await read_body(request))
         return json_answer(held.to_json())

@@ -19,18 +19,21 @@ from typing import BinaryIO, cast
 
 from aiohttp import web
 
-from gateway.client import ENVELOPE_TYPE
+from gateway.client import ENVELOPE_TYPE, SEAL_BYTES
+from gateway.comparisons import MAX_QUESTION_BYTES
+from gateway.doors.answers import Pieces
 from gateway.doors.entrance import Entrance
-from gateway.doors.guards import accepts
-from gateway.doors.wire import NUMBER, json_answer, number, parse_numbers, parse_query
+from gateway.doors.guards import accepts, read_body
+from gateway.doors.wire import NUMBER, asked_rest, json_answer, number, parse_numbers, parse_query
 from gateway.errors import OverloadedError
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, SealedPage
 from gateway.interchange import Cursor
 from gateway.ownkeys import issued_card
 
 CARD_TYPE = "application/vnd.partner-exchange.identity-card+json"
 SPOOL_BYTES = 1 << 20  # most messages fit; what is larger goes to disk
 MAX_UPLOADS_AT_ONCE = 8  # bodies that may wait at once: bounds memory, and disk to as many times the largest envelope
+MAX_COMPARISONS_AT_ONCE = 2  # each may read through whole labels
 _VIEW = re.compile(r"(?:[0-9a-f]{64})?")
 _MAX_EPOCH = 65_535
 
@@ -43,6 +46,7 @@ class NativeDoor:
         self._entrance = entrance
         self._folder = exchange.node.settings.folder
         self._uploads = 0
+        self._comparisons = 0
 
     def routes(self) -> list[web.RouteDef]:
         """What the application serves of this door."""
@@ -53,6 +57,9 @@ class NativeDoor:
             web.get("/v1/sets", behind(self.get_sets), allow_head=False),
             web.get("/v1/sets/{agency}/{name}/head", behind(self.get_head), allow_head=False),
             web.get("/v1/sets/{agency}/{name}/changes", behind(self.get_changes), allow_head=False),
+            web.post(
+                "/v1/sets/{agency}/{name}/compare", accepts(MAX_QUESTION_BYTES + SEAL_BYTES)(behind(self.post_compare))
+            ),
             web.post("/v1/envelopes", accepts(max_bytes)(behind(self.post_envelope))),
             web.get("/v1/mailbox", behind(self.get_mailbox), allow_head=False),
         ]
@@ -76,11 +83,24 @@ class NativeDoor:
         return web.Response(body=head.body, content_type=ENVELOPE_TYPE, headers=headers)
 
     async def get_changes(self, request: web.Request, partner: str) -> web.Response:
-        """The page that brings the partner on from its cursor."""
+        """The page that brings the partner on from its cursor, or the rest of the one that broke off on its way."""
         query = parse_query(request, {"epoch": NUMBER, "view": _VIEW, "seq": NUMBER})
         cursor = Cursor(number(query, "epoch", _MAX_EPOCH), query["view"], number(query, "seq"))
-        page = await asyncio.to_thread(self._exchange.page_for, partner, _set_name(request), cursor)
-        return _sealed(None if page is None else page.body)
+        name, asked = _set_name(request), asked_rest(request)
+        if asked is not None:
+            page = await asyncio.to_thread(self._exchange.rest_for, partner, name, cursor, asked[1])
+            if page is not None and asked[0] < page.size:
+                return _page(page, asked[0])
+        page = await asyncio.to_thread(self._exchange.page_for, partner, name, cursor)
+        return web.Response(status=204) if page is None else _page(page)
+
+    async def post_compare(self, request: web.Request, partner: str) -> web.Response:
+        """Answer a sealed question of comparison 1: does the partner hold the same of a set, and what not?"""
+        if request.content_type != ENVELOPE_TYPE:
+            raise web.HTTPUnsupportedMediaType
+        body = await read_body(request)
+        with self._comparison():
+            return _sealed(await asyncio.to_thread(self._exchange.compare_for, partner, _set_name(request), body))
 
     async def post_envelope(self, request: web.Request, partner: str) -> web.Response:
         """Take one envelope in; the answer is its receipt, or the cursor for a feed head."""
@@ -97,6 +117,16 @@ class NativeDoor:
         return _sealed(await asyncio.to_thread(self._exchange.mailbox_for, partner, after))
 
     @contextmanager
+    def _comparison(self) -> Iterator[None]:
+        if self._comparisons >= MAX_COMPARISONS_AT_ONCE:
+            raise OverloadedError("too many comparisons at once", retry_after_seconds=10)
+        self._comparisons += 1
+        try:
+            yield
+        finally:
+            self._comparisons -= 1
+
+    @contextmanager
     def _upload(self) -> Iterator[None]:
         if self._uploads >= MAX_UPLOADS_AT_ONCE:
             raise OverloadedError("too many envelopes at once", retry_after_seconds=5)
@@ -109,6 +139,15 @@ class NativeDoor:
 
 def _set_name(request: web.Request) -> str:
     return f"{request.match_info['agency']}/{request.match_info['name']}"
+
+
+def _page(page: SealedPage, start: int = 0) -> web.Response:
+    """A page from a byte on; its octets are shared with the partner's whole class."""
+    headers = {"ETag": f'"{page.etag}"', "Accept-Ranges": "bytes"}
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{page.size - 1}/{page.size}"
+    body = Pieces((page.header, page.octets), start)
+    return web.Response(status=206 if start else 200, body=body, content_type=ENVELOPE_TYPE, headers=headers)
 
 
 def _sealed(body: bytes | None) -> web.Response:

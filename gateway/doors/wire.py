@@ -11,6 +11,8 @@ from gateway.crypto import canonical
 from gateway.errors import MalformedError
 
 NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
+_RANGE = re.compile(r"bytes=([1-9][0-9]{0,15})-")
+_TAG = re.compile(r'"([0-9a-f]{64})"')
 
 
 def json_answer(value: Mapping[str, object], *, status: int = 200) -> web.Response:
@@ -47,3 +49,14 @@ def number(query: Mapping[str, str], name: str, most: int = canonical.MAX_INTEGE
     if value > most:
         raise MalformedError(f"a number of the query is above {most}", place=f"query, {name}")
     return value
+
+
+def asked_rest(request: web.Request) -> tuple[int, str] | None:
+    """(first byte, entity tag) where a caller asks for the rest of what it was sent under that tag.
+
+    Any other `Range` is passed over, as RFC 9110 14.2 lets a server do, and one without `If-Range` as well: nobody can
+    join parts of envelopes that it did not name.
+    """
+    first = _RANGE.fullmatch(request.headers.get("Range", ""))
+    tag = _TAG.fullmatch(request.headers.get("If-Range", ""))
+    return None if first is None or tag is None else (int(first[1]), tag[1])

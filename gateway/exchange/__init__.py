@@ -16,9 +16,21 @@ from typing import BinaryIO
 
 from gateway import keyring, ownkeys
 from gateway.audit import EventKind, verify_receipt
+from gateway.comparisons import (
+    ANSWER_TYPE,
+    MAX_ANSWER_BYTES,
+    MAX_QUESTION_BYTES,
+    OFFER_TYPE,
+    QUESTION_TYPE,
+    ROWS,
+    SKETCH,
+    SUMS,
+    Question,
+)
 from gateway.crypto import canonical, envelope
 from gateway.crypto.checkpoint import VerifierKey
-from gateway.crypto.keys import VerifyingKey
+from gateway.crypto.envelope import MAX_MANIFEST_BYTES
+from gateway.crypto.keys import VerifyingKey, new_message_id
 from gateway.errors import (
     ConflictError,
     DeniedError,
@@ -30,9 +42,14 @@ from gateway.errors import (
     VerificationError,
 )
 from gateway.exchange.applying import Applied, Mirrors
+from gateway.exchange.compacting import Compacting
+from gateway.exchange.comparing import Answers, Comparing, Comparison, check_cursor
+from gateway.exchange.epochs import Epochs
 from gateway.exchange.labels import digest_key
 from gateway.exchange.ledger import Ledger
 from gateway.exchange.lookup import Lookup
+from gateway.exchange.neveragain import NeverAgain
+from gateway.exchange.recovering import Recovering
 from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import (
@@ -41,6 +58,7 @@ from gateway.interchange import (
     MAX_DOCUMENT_BYTES,
     MAX_PAGE_BYTES,
     PAGE_TYPE,
+    START,
     Cursor,
     FeedHead,
     IdentityCard,
@@ -57,6 +75,7 @@ from gateway.witness import WitnessDesk
 RECEIPT_MEDIA_TYPE = "application/vnd.partner-exchange.receipt+json"
 MAX_ATTEMPTS = 50  # of one page: two days of back-off
 MAX_REFUSALS_RECORDED = 120  # a minute and partner: honest mistakes all show, a flood does not fill the log
+QUESTION_SECONDS = 3600  # a question is asked anew rather than waited for
 CURSOR_MEDIA_TYPE = "application/vnd.partner-exchange.cursor+json"
 
 __all__ = ["Accepted", "Exchange", "SealedHead", "SealedPage"]
@@ -76,19 +95,29 @@ class Exchange:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.shelf = Shelf(node.keystore.master_key, node.random)
-        self.ledger = Ledger(node, self.shelf)
+        self.never_again = NeverAgain(node)
+        self.ledger = Ledger(node, self.shelf, self.never_again)
         self.server = Server(node, self.shelf)
         self.mailbox = Mailbox(node)
-        self.mirrors = Mirrors(node, self.shelf, self.mailbox)
+        self.recovering = Recovering(node, self.shelf, self.never_again)
+        self.epochs = Epochs(node, self.shelf)
+        self.mirrors = Mirrors(node, self.shelf, self.mailbox, self.recovering, self.never_again)
         self.lookup = Lookup(node, self.shelf)
+        self.compacting = Compacting(node, self.shelf)
+        self.comparing = Comparing(node, self.shelf)
+        self._answers = Answers(node, self.shelf)
         self.witness = WitnessDesk(node)
         self._refusals = RecordingBound(MAX_REFUSALS_RECORDED, 10 * MAX_REFUSALS_RECORDED)
 
     # What we send
 
-    def page_to_push(self, partner: str, set_name: str, cursor: Cursor) -> SealedPage | None:
-        """The next page to push, queued and logged before it leaves; None when the partner has everything."""
-        return self.server.page(self._active(partner), set_name, cursor, kind=EventKind.PAGE_SENT)
+    def page_to_push(self, partner: str, set_name: str, cursor: Cursor, room: int | None = None) -> SealedPage | None:
+        """The next page to push, queued and logged before it leaves; None when the partner has everything.
+
+        Args:
+            room: how many changes it may have at most, where less than the settings say.
+        """
+        return self.server.page_to_push(partner, set_name, cursor, room=room)
 
     def confirm_push(self, partner: str, message_id: str, receipt: bytes, end: Cursor | None = None) -> None:
         """Verify and keep the partner's receipt for a page that we pushed."""
@@ -142,11 +171,15 @@ class Exchange:
         Args:
             held: entity tags of heads that the partner says it holds, with all that they speak of.
         """
-        return self.server.head(self._active(partner), set_name, held=held)
+        return self.server.head(partner, set_name, held=held)
 
     def page_for(self, partner: str, set_name: str, cursor: Cursor) -> SealedPage | None:
         """The page that brings a partner on from its cursor; None when there is nothing to bring."""
-        return self.server.page(self._active(partner), set_name, cursor, kind=EventKind.PAGE_SERVED)
+        return self.server.page(partner, set_name, cursor)
+
+    def rest_for(self, partner: str, set_name: str, cursor: Cursor, etag: str) -> SealedPage | None:
+        """The page that a partner was sent under an entity tag, if it may still have it; else None."""
+        return self.server.rest(partner, set_name, cursor, etag)
 
     def mailbox_for(self, partner: str, after: int) -> bytes | None:
         """Mailbox messages above a number, sealed; None without any. Asking acknowledges those up to `after`."""
@@ -157,6 +190,35 @@ class Exchange:
         self._active(partner)
         news = keyring.news_for(self.node, partner, held)
         return None if news is None else news.dump()
+
+    def compare_for(self, partner: str, set_name: str, body: bytes) -> bytes | None:
+        """The sealed answer to a question of comparison 1; None where there is nothing to bring.
+
+        Raises:
+            ConflictError: the set has moved on since the head that the partner speaks of.
+        """
+        card = self._active(partner)
+        opened = self._open(card, BytesIO(body), expected=QUESTION_TYPE)
+        question = Question.parse(opened.read_payload(MAX_QUESTION_BYTES))
+        if question.set_name != set_name or opened.manifest.channel != set_name:
+            raise MalformedError("the question is about another set")
+        with self.node.store.reading() as tx:
+            served = self.server.visible(tx, set_name, card)
+            check_cursor(served, question)
+            answer = self._answers.sums(tx, served) if question.step == SUMS else b""
+        if question.step == ROWS:
+            found = self._answers.wanted(served, question)
+            page = self.server.deliver(
+                card,
+                set_name,
+                question.stands or START,
+                lambda tx, now: self._answers.page(tx, now, question, found),
+                kind=EventKind.PAGE_SERVED,
+            )
+            return None if page is None else page.body
+        if question.step == SKETCH:
+            answer = self._answers.sketch(served, question)
+        return self._sealed(card, set_name, question.cursor, answer, ANSWER_TYPE)
 
     # What partners send
 
@@ -198,7 +260,7 @@ class Exchange:
         opened: envelope.OpenedEnvelope | None = None
         try:
             opened = self._open(card, BytesIO(body), expected=PAGE_TYPE)
-            message = Message(partner, opened.manifest.message_id, opened.manifest_digest)
+            message = self._message(partner, opened)
             return self.mirrors.apply(message, opened.read_payload(MAX_PAGE_BYTES), pushed=False)
         except GatewayError as error:
             if not isinstance(error, OverloadedError):
@@ -211,7 +273,39 @@ class Exchange:
         self.mailbox.receive(self._message(partner, opened), opened.read_payload(MAX_DOCUMENT_BYTES))
         return self.mailbox.last_received(partner)
 
+    def question(self, partner: str, running: Comparison, raw: bytes) -> bytes:
+        """A question of a comparison, sealed for the hub."""
+        return self._sealed(self._active(partner), running.set_name, running.cursor, raw, QUESTION_TYPE)
+
+    def offer(self, partner: str, set_name: str, page: int) -> bytes | None:
+        """A page that the hub once signed, sealed for it; None where it cannot be put together any more."""
+        raw = self.recovering.offer(page)
+        cursor = self.mirrors.cursor(set_name)
+        return None if raw is None else self._sealed(self._active(partner), set_name, cursor, raw, OFFER_TYPE)
+
+    def answer(self, partner: str, body: bytes) -> bytes:
+        """What the hub's sealed answer to such a question says."""
+        opened = self._open(self._active(partner), BytesIO(body), expected=ANSWER_TYPE)
+        return opened.read_payload(MAX_ANSWER_BYTES)
+
     # Inside
+
+    def _sealed(self, card: IdentityCard, channel: str, cursor: Cursor, raw: bytes, payload_type: str) -> bytes:
+        """A short-lived message about a set for one partner."""
+        now = self.node.clock()
+        manifest = envelope.Manifest(
+            message_id=new_message_id(self.node.random),
+            sender=self.node.agency,
+            audience=envelope.agency_audience(card.agency),
+            channel=channel,
+            epoch=cursor.epoch,
+            from_seq=cursor.seq,
+            until_seq=cursor.seq,
+            created=now,
+            expires=now + QUESTION_SECONDS,
+            payload_type=payload_type,
+        )
+        return envelope.seal_bytes(manifest, raw, self.node.keystore.signing_key, card.opening, self.node.random)
 
     def held_head(self, partner: str, set_name: str) -> tuple[FeedHead, str] | None:
         """The feed head of a partner's set while it lives, with its entity tag, if we hold all that it speaks of."""
@@ -272,6 +366,9 @@ class Exchange:
             case t if t == PAGE_TYPE:
                 applied = self.mirrors.apply(message, opened.read_payload(MAX_PAGE_BYTES), pushed=pushed)
                 return Accepted(RECEIPT_MEDIA_TYPE, applied.receipt)
+            case t if t == OFFER_TYPE:
+                receipt = self.recovering.take(message, opened.read_payload(MAX_PAGE_BYTES + MAX_MANIFEST_BYTES))
+                return Accepted(RECEIPT_MEDIA_TYPE, receipt)
             case t if t == MAIL_TYPE:
                 receipt = self.mailbox.receive(message, opened.read_payload(MAX_DOCUMENT_BYTES))
                 return Accepted(RECEIPT_MEDIA_TYPE, receipt)
@@ -279,7 +376,7 @@ class Exchange:
                 raise MalformedError("a payload type that this gateway does not take")
 
     def _message(self, sender: str, opened: envelope.OpenedEnvelope) -> Message:
-        return Message(sender, opened.manifest.message_id, opened.manifest_digest)
+        return Message(sender, opened.manifest.message_id, opened.manifest_digest, opened.dsse)
 
     def _log_refusal(self, partner: str, opened: envelope.OpenedEnvelope | None, error: GatewayError) -> None:
         number = self._refusals.count(partner, self.node.clock())

@@ -12,20 +12,23 @@ that was delivered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 from gateway.audit import EventKind
-from gateway.columns import digest
-from gateway.columns.block import NO_LABEL, Block, cut, decode, encode_block
+from gateway.columns.block import NO_LABEL, cut, decode, encode_block
 from gateway.columns.block import REMOVALS as REMOVALS_LABEL
 from gateway.columns.rows import EXISTENCE, Ints, Rows, constant, counting, joined, repeats
+from gateway.columns.sketch import among
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError, MalformedError, StaleCursorError, VerificationError
-from gateway.exchange.changes import CONTENT_PARTS, Held, Sums, pack_items, supersede
-from gateway.exchange.labels import digest_key, seal_digest_key, stored_label
-from gateway.exchange.shelf import CHANGES, REFUSED, REMOVALS, Shelf, block_id
+from gateway.exchange.changes import Held, Sums, supersede
+from gateway.exchange.labels import digest_key, parsed_label, seal_digest_key, stored_label
+from gateway.exchange.neveragain import NeverAgain
+from gateway.exchange.recovering import Recovering
+from gateway.exchange.shelf import BARRED, CHANGES, REFUSED, REMOVALS, Shelf, block_id
+from gateway.exchange.sorting import PageSorter, PageWork
 from gateway.interchange import START, Cursor, FeedHead, PageHead, PageLabel, parse_page
 from gateway.mailbox import Mailbox
 from gateway.model import ChangeKind, Label, Surface, require
@@ -33,6 +36,7 @@ from gateway.node import Node
 from gateway.partners import active_card, may_exchange
 from gateway.policy import Decision, LabelInSet, PartnerRef
 from gateway.receipts import Message, repeated, settle
+from gateway.restoring import accepted_epoch
 from gateway.store import Transaction
 from gateway.store.tables import BlockRow, HashSet, LabelRow
 
@@ -52,29 +56,17 @@ class Applied:
     receipt: bytes
 
 
-@dataclass(slots=True)
-class _Work:
-    """What one page brings, sorted: blocks to keep (with their rows), blocks of rows refused (with their items),
-    entries that go."""
-
-    kept: list[Block] = field(default_factory=list)
-    rows: list[Rows] = field(default_factory=list)
-    refused: list[Block] = field(default_factory=list)
-    items: list[bytes] = field(default_factory=list)
-    removals: list[Block] = field(default_factory=list)
-    arriving: list[Ints] = field(default_factory=list)
-    changes: int = 0
-    refused_rows: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-
-
 class Mirrors:
     """The mirrors of partners' sets."""
 
-    def __init__(self, node: Node, shelf: Shelf, mailbox: Mailbox) -> None:
+    def __init__(
+        self, node: Node, shelf: Shelf, mailbox: Mailbox, recovering: Recovering, never_again: NeverAgain
+    ) -> None:
         self._node = node
+        self._never_again = never_again
         self._shelf = shelf
         self._mailbox = mailbox
+        self._recovering = recovering
         self._reviewed: dict[str, str] = {}  # set -> policy under which its rows were last judged
 
     def cursor(self, name: str) -> Cursor:
@@ -87,6 +79,24 @@ class Mirrors:
         """equal, different or unknown, as the last comparison with the hub said."""
         with self._node.store.reading() as tx:
             return tx.sets.get(name).equality
+
+    def followed(self, hub: str) -> list[str]:
+        """The sets of a hub that have a mirror here."""
+        with self._node.store.reading() as tx:
+            return [row.name for row in tx.sets.all() if row.hub == hub]
+
+    def begin_anew(self, hub: str, name: str) -> None:
+        """Have a mirror fetch everything again: the hub answers its next question with a reset."""
+        with self._node.store.transaction() as tx:
+            mirror = tx.sets.get(name)
+            if mirror.hub != hub:
+                raise DeniedError("this set does not come from that partner")
+            self._forget_view(tx, mirror)
+
+    def _forget_view(self, tx: Transaction, mirror: HashSet) -> None:
+        assert mirror.id is not None
+        at = (mirror.epoch, mirror.view, mirror.seq)
+        tx.sets.advance_mirror(mirror.id, expected=at, to=(mirror.epoch, FORGOTTEN_VIEW, mirror.seq))
 
     def review(self, name: str) -> None:
         """Have a mirror begin anew where our own policy no longer takes what it took, or now takes what it refused.
@@ -104,8 +114,7 @@ class Mirrors:
             outdated = self._outdated(tx, mirror, mirror.id)
         if outdated:
             with self._node.store.transaction() as tx:
-                at = (mirror.epoch, mirror.view, mirror.seq)
-                tx.sets.advance_mirror(mirror.id, expected=at, to=(mirror.epoch, FORGOTTEN_VIEW, mirror.seq))
+                self._forget_view(tx, mirror)
         self._reviewed[name] = policy
 
     def _outdated(self, tx: Transaction, mirror: HashSet, set_id: int) -> bool:
@@ -113,7 +122,8 @@ class Mirrors:
         held = {row.number: LabelInSet(mirror.name, stored_label(row)) for row in tx.sets.labels(set_id)}
         partner = PartnerRef(mirror.hub, mirror.hub[:2])
         taken = self._node.policy.receivable(partner, Surface.SEALED, held)
-        return any(taken[label].allowed != (kind == CHANGES) for label, kind in kinds if label in taken)
+        judged = [(label, kind) for label, kind in kinds if label in taken and kind != BARRED]
+        return any(taken[label].allowed != (kind == CHANGES) for label, kind in judged)
 
     def note_head(self, sender: str, raw: bytes) -> FeedHead:
         """Verify a hub's feed head and keep it; returns it. It came in an envelope signed by `sender`."""
@@ -129,6 +139,8 @@ class Mirrors:
             raise VerificationError("the feed head is from the future: compare the clocks of both sides")
         with self._node.store.transaction() as tx:
             self._check_tested(tx, sender, head.set_name)
+            if head.cursor.epoch > accepted_epoch(tx, sender):
+                raise VerificationError("the hub begins a new epoch, and has not said that it was restored")
             mirror = self._mirror(tx, head)
             assert mirror.id is not None
             if mirror.head:
@@ -156,10 +168,14 @@ class Mirrors:
                 return Applied(_stands(mirror), 0, 0, mirror.equality, before)
             self._check_fit(mirror, head)
             labels = {label.number: label for label in head.labels}
-            decisions = self._decide(message.sender, head.set_name, labels.values())
+            parsed = {number: _parsed(head.set_name, label) for number, label in labels.items()}
+            decisions = self._decide(message.sender, head.set_name, parsed)
             if self._reviewed.get(head.set_name) != self._node.policy.digest:
                 self._reviewed.pop(head.set_name, None)  # judged under another policy than the rows before
-            work = self._sort(head, labels, decisions, blocks, digest_key(self._node, mirror))
+            bars = self._never_again.bars(tx, head.hub)
+            key = digest_key(self._node, mirror)
+            work = PageSorter(head, labels, decisions, key=key, bars=bars, salt=self._shelf.salt).sort(blocks)
+            work.labels = self._new_labels(tx, mirror, head, parsed)
             return self._commit(tx, mirror, head, work, message, pushed=pushed)
 
     def may_follow(self, hub: str, name: str) -> bool:
@@ -209,86 +225,34 @@ class Mirrors:
             raise StaleCursorError("the page does not start where the mirror stands", cursor=cursor.to_json())
         if page.target != head.cursor.view or page.end.epoch != head.cursor.epoch:
             raise ConflictError("the page and the feed head speak of different views", remedy="ask for the head again")
-        if page.end.seq > head.cursor.seq or (page.end.seq < cursor.seq and not page.reset):
+        # A new epoch, which `note_head` has taken, may begin further back: the hub has lost what came after its backup.
+        goes_on = page.reset or page.end.epoch != cursor.epoch or page.end.seq >= cursor.seq
+        if page.end.seq > head.cursor.seq or not goes_on:
             raise MalformedError("the page ends outside its feed head")
-        if page.start.epoch != page.end.epoch and not (page.reset or page.start == START):
-            raise MalformedError("the page changes the epoch without a reset")
 
-    def _decide(self, sender: str, set_name: str, labels: Iterable[PageLabel]) -> dict[int, Decision]:
-        held = {}
-        for label in labels:
-            parsed = Label.from_json(label.attributes)
-            owner = set_name.split("/", maxsplit=1)[0]
-            require(parsed.originator == owner, "page label: a set speaks of its owner's entries only")
-            require(
-                parsed.originator.split("-")[0] == parsed.jurisdiction, "page label: agency and jurisdiction differ"
-            )
-            held[label.number] = LabelInSet(set_name, parsed)
-        partner = PartnerRef(sender, sender[:2])
-        return self._node.policy.receivable(partner, Surface.SEALED, held)
+    def _decide(self, sender: str, set_name: str, labels: Mapping[int, Label]) -> dict[int, Decision]:
+        held = {number: LabelInSet(set_name, label) for number, label in labels.items()}
+        return self._node.policy.receivable(PartnerRef(sender, sender[:2]), Surface.SEALED, held)
 
-    def _sort(
-        self,
-        page: PageHead,
-        labels: dict[int, PageLabel],
-        decisions: dict[int, Decision],
-        blocks: Iterable[Block],
-        key: bytes,
-    ) -> _Work:
-        """Check every block, and part what we take from what we refuse."""
-        work = _Work()
-        for block in blocks:
-            header = block.header
-            require(header.set_name == page.set_name, "page: a block of another set")
-            require(header.epoch == page.end.epoch, "page: a block of another epoch")
-            require(header.last_seq <= page.end.seq, "page: a block beyond the page's end")
-            work.changes += header.count
-            # Before anything is unpacked: a block of a few bytes can stand for thousands of rows.
-            require(work.changes <= page.changes, "page: more changes than it announces")
-            if header.label == REMOVALS_LABEL:
-                rows = decode(block)
-                work.removals.append(block)
-                work.arriving.append(rows.ints("entry_id"))
-                continue
-            label = labels.get(header.label)
-            if label is None or label.digest != header.label_digest.hex() or not block.groups <= label.groups:
-                raise MalformedError("page: a block does not fit its label")
-            rows = decode(block)
-            require((rows.ints("kind") == ChangeKind.ASSERT).all(), "page: a labelled block asserts only")
-            work.arriving.append(rows.ints("entry_id"))
-            if decisions[header.label].allowed:
-                work.kept.append(block)
-                work.rows.append(rows)
-            else:
-                self._refuse(work, block, rows, decisions[header.label], key)
-        require(work.changes == page.changes, "page: the number of changes is not the one announced")
-        return work
-
-    def _refuse(self, work: _Work, block: Block, rows: Rows, decision: Decision, key: bytes) -> None:
-        """Keep of refused rows what the state digest needs, and nothing else."""
-        bare = rows.select(["kind", "seq", "entry_id", "version"])
-        header = block.header
-        work.refused.append(
-            encode_block(
-                set_name=header.set_name,
-                epoch=header.epoch,
-                label=header.label,
-                label_digest=header.label_digest,
-                rows=bare,
-                salt=self._shelf.salt,
-            )
-        )
-        work.items.append(
-            pack_items({part: digest.items(rows, part, key) for part in CONTENT_PARTS & set(block.parts)})
-        )
-        work.refused_rows += rows.n
-        reason = ", ".join(decision.rule_ids) or str(decision.reason)
-        work.reasons[reason] = work.reasons.get(reason, 0) + rows.n
+    def _new_labels(
+        self, tx: Transaction, mirror: HashSet, page: PageHead, labels: Mapping[int, Label]
+    ) -> list[LabelRow]:
+        """Those of the page's labels that are not known here once what left has gone."""
+        assert mirror.id is not None
+        left = set(page.left)
+        stored = [] if page.reset else tx.sets.labels(mirror.id)
+        known = {row.number: row for row in stored if row.number not in left}
+        for label in page.labels:
+            # What was judged once stays as it was judged; a label that changes leaves first, and comes again.
+            held = known.get(label.number)
+            same = held is None or _says_the_same(held, label, labels[label.number])
+            require(same, "page: a label changes without leaving")
+        return [_label_row(mirror.id, label) for label in page.labels if label.number not in known]
 
     # The one transaction
 
     def _commit(
-        self, tx: Transaction, mirror: HashSet, page: PageHead, work: _Work, message: Message, *, pushed: bool
+        self, tx: Transaction, mirror: HashSet, page: PageHead, work: PageWork, message: Message, *, pushed: bool
     ) -> Applied:
         assert mirror.id is not None
         set_id = mirror.id
@@ -303,8 +267,9 @@ class Mirrors:
         # 2. Labels that left go whole; so does everything on a reset.
         self._leave(tx, mirror, page, leaving, sums)
         # 3. Leaves, blocks and sums.
-        kept = [*work.removals, *work.kept]
-        details = self._details(page, work, message, len(kept) + len(work.refused))
+        kept = [one.block for one in (*work.removals, *work.kept)]
+        away = [one.block for one in (*work.refused, *work.barred)]
+        details = self._details(page, work, message, len(kept) + len(away))
         kind = EventKind.PUSH_RECEIVED if pushed else EventKind.PAGE_APPLIED
         event = self._node.event(kind, actor=message.sender, subject=page.set_name, details=details)
         events = [event]
@@ -321,36 +286,44 @@ class Mirrors:
                     EventKind.ROWS_REFUSED, actor=self._node.agency, subject=message.sender, details=refusal
                 )
             )
-        digests = [block.digest for block in (*kept, *work.refused)]
+        digests = [block.digest for block in (*kept, *away)]
         leaf = tx.log.append(events, blocks=digests)
-        self._shelf.put(tx, set_id, REMOVALS, work.removals, first_leaf=leaf)
-        self._shelf.put(tx, set_id, CHANGES, work.kept, first_leaf=leaf + len(work.removals))
-        self._shelf.put(tx, set_id, REFUSED, work.refused, first_leaf=leaf + len(kept), items=work.items)
-        self._count(work, sums)
+        if page.reset:
+            tx.evidence.forget_set(set_id)
+        if not away:  # of what was refused no value is kept, so such a page cannot be put together again
+            self._recovering.keep(tx, set_id, message, page, kept)
+        self._put(tx, set_id, work, leaf)
+        sums.count(work.counted)
         sums.write()
-        known = {row.number: row for row in tx.sets.labels(set_id)}
-        described = [_label_row(set_id, label) for label in page.labels]
-        for row in described:
-            # What was judged once stays as it was judged; a label that changes leaves first, and comes again.
-            require(known.get(row.number) in (None, row), "page: a label changes without leaving")
-        tx.sets.put_labels([row for row in described if known.get(row.number) != row])
+        tx.sets.put_labels(work.labels)
         # 4. The cursor, and whether both sides hold the same.
         tx.sets.advance_mirror(
             set_id, expected=(mirror.epoch, mirror.view, mirror.seq), to=(page.end.epoch, page.end.view, page.end.seq)
         )
-        equality = self._compare(tx, set_id, mirror, page, sums)
+        equality = self._compare(tx, set_id, FeedHead.parse(mirror.head.encode()), page, sums)
         # 5. The receipt, part of the same commit: a crash before it leaves nothing, after it the sender gets it again.
         receipt = settle(self._node, tx, message, event, leaf + len(digests))
         return Applied(page.end, work.changes, work.refused_rows, equality, receipt)
 
-    def _acknowledge(self, tx: Transaction, page: PageHead, work: _Work, replaced: list[Held]) -> None:
+    def _put(self, tx: Transaction, set_id: int, work: PageWork, leaf: int) -> None:
+        """Put the page's blocks away, in the order of their leaves."""
+        kinds = ((REMOVALS, work.removals), (CHANGES, work.kept), (REFUSED, work.refused), (BARRED, work.barred))
+        for kind, arrived in kinds:
+            if arrived:
+                blocks, rows = [one.block for one in arrived], [one.rows for one in arrived]
+                items = [one.items for one in arrived] if kind in (REFUSED, BARRED) else ()
+                self._shelf.put(tx, set_id, kind, blocks, first_leaf=leaf, items=items, rows=rows)
+                leaf += len(arrived)
+
+    def _acknowledge(self, tx: Transaction, page: PageHead, work: PageWork, replaced: list[Held]) -> None:
         """Tell the owner that its withdrawals took effect here; nobody is told of what was not held."""
-        held = {entry for one in replaced for entry in one.rows.ints("entry_id").tolist()}
+        if not work.removals:
+            return
+        held = joined([one.rows.ints("entry_id") for one in replaced])
         withdrawn = 0
-        for block in work.removals:
-            rows = decode(block, ["entry_id", "kind"])
-            pairs = zip(rows.ints("entry_id").tolist(), rows.ints("kind").tolist(), strict=True)
-            withdrawn += sum(kind == ChangeKind.WITHDRAW and entry in held for entry, kind in pairs)
+        for one in work.removals:
+            gone = one.rows.ints("entry_id")[one.rows.ints("kind") == ChangeKind.WITHDRAW]
+            withdrawn += int(among(gone, held).sum())
         if withdrawn:
             body: dict[str, object] = {"set": page.set_name, "epoch": page.end.epoch, "until_seq": page.end.seq}
             self._mailbox.post(tx, page.hub, "withdrawal_applied", {**body, "entries": withdrawn})
@@ -397,24 +370,15 @@ class Mirrors:
         leaf = tx.log.append([], blocks=[block.digest for block in blocks])
         self._shelf.put(tx, set_id, REMOVALS, blocks, first_leaf=leaf)
 
-    def _count(self, work: _Work, sums: Sums) -> None:
-        sums.add((block.header.label, rows, block.parts) for block, rows in zip(work.kept, work.rows, strict=True))
-        for block, raw in zip(work.refused, work.items, strict=True):
-            size = 16 * block.header.count
-            for at in range(0, len(raw), 1 + size):
-                items = digest.parse_items(raw[at + 1 : at + 1 + size])
-                sums.move(block.header.label, raw[at], digest.sum_items(items))
-
-    def _compare(self, tx: Transaction, set_id: int, mirror: HashSet, page: PageHead, sums: Sums) -> str:
+    def _compare(self, tx: Transaction, set_id: int, head: FeedHead, page: PageHead, sums: Sums) -> str:
         """equal or different once the mirror stands where the head does; unknown on the way there."""
-        head = FeedHead.parse(mirror.head.encode())
         word = "unknown"
         if page.end == head.cursor:
             word = "equal" if sums.state() == head.state and sums.entries() == head.count else "different"
         tx.sets.set_equality(set_id, word)
         return word
 
-    def _details(self, page: PageHead, work: _Work, message: Message, blocks: int) -> dict[str, object]:
+    def _details(self, page: PageHead, work: PageWork, message: Message, blocks: int) -> dict[str, object]:
         return {
             **message.details(),
             "refused": work.refused_rows,
@@ -431,6 +395,22 @@ class Mirrors:
 def _stands(mirror: HashSet) -> Cursor:
     """Where a mirror stands."""
     return Cursor(mirror.epoch, mirror.view, mirror.seq)
+
+
+def _parsed(set_name: str, label: PageLabel) -> Label:
+    """What a page says of a label, if it is the set's to say."""
+    parsed = Label.from_json(label.attributes)
+    owner = set_name.split("/", maxsplit=1)[0]
+    require(parsed.originator == owner, "page label: a set speaks of its owner's entries only")
+    require(owner.split("-", maxsplit=1)[0] == parsed.jurisdiction, "page label: agency and jurisdiction differ")
+    return parsed
+
+
+def _says_the_same(held: LabelRow, label: PageLabel, parsed: Label) -> bool:
+    """Whether a label is described as it was before. (Labels are equal where their canonical attributes are.)"""
+    before = (held.digest.hex(), held.groups, held.obligations)
+    now = (label.digest, " ".join(sorted(label.groups)), " ".join(label.obligations))
+    return before == now and parsed_label(held.attributes) == parsed
 
 
 def _label_row(set_id: int, label: PageLabel) -> LabelRow:

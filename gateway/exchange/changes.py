@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gateway.columns import digest
 from gateway.columns.block import decode
 from gateway.columns.digest import EMPTY, Sum
-from gateway.columns.rows import EXISTENCE, GROUP_CODES, Ints, Rows, concat, grouped
-from gateway.exchange.shelf import REFUSED, Shelf, block_id
+from gateway.columns.rows import EXISTENCE, GROUP_CODES, Index, Ints, Rows, columns_of, concat, grouped
+from gateway.exchange.shelf import BARRED, REFUSED, Shelf, block_id
 from gateway.model import FieldGroup
 from gateway.store import Transaction
 from gateway.store.tables import BlockRow
@@ -50,6 +51,11 @@ class Sums:
                 for (label, _), found in zip(members, runs, strict=True):
                     self.move(label, part, found)
 
+    def count(self, found: Iterable[tuple[int, int, Sum]]) -> None:
+        """Count rows that arrive, as `counted` gave them."""
+        for label, part, by in found:
+            self.move(label, part, by)
+
     def take_away(self, label: int, rows: Rows, parts: Iterable[int]) -> None:
         """Count rows that are no longer held under a label."""
         for part in CONTENT_PARTS.intersection(parts):
@@ -57,6 +63,8 @@ class Sums:
 
     def move(self, label: int, part: int, by: Sum) -> None:
         """Count items whose sum is known."""
+        if by == EMPTY:
+            return
         self._sums[label, part] = self._sums.get((label, part), EMPTY) + by
         self._changed.add((label, part))
 
@@ -74,6 +82,10 @@ class Sums:
         visible = {(label, GROUP_CODES[group]) for label, groups in shown.items() for group in groups}
         return digest.state_digest({at: held for at, held in self._sums.items() if at in visible})
 
+    def by_label(self) -> dict[tuple[int, int], Sum]:
+        """Every sum, by (label, group code)."""
+        return dict(self._sums)
+
     def entries(self, labels: Iterable[int] | None = None) -> int:
         """How many entries are held under these labels (None: under all)."""
         wanted = None if labels is None else set(labels)
@@ -87,6 +99,18 @@ class Sums:
         }
         self._tx.sets.put_sums(self._set_id, packed)
         self._changed.clear()
+
+
+def counted(labels: Sequence[int], rows: Rows, offsets: Index, key: bytes) -> Iterator[tuple[int, int, Sum]]:
+    """(label, part, sum) of rows that arrive: those under labels[i] are the rows offsets[i] … offsets[i + 1] - 1.
+
+    Every part counts in which the rows say something; of what was withheld they say nothing.
+    """
+    lengths = [stop - start for start, stop in pairwise(offsets.tolist())]
+    for part in sorted(CONTENT_PARTS):
+        if part == EXISTENCE or any(column.name in rows.columns for column in columns_of(part)):
+            runs = digest.sum_runs(digest.items(rows, part, key), lengths)
+            yield from ((label, part, found) for label, found in zip(labels, runs, strict=True))
 
 
 def held_rows(tx: Transaction, shelf: Shelf, set_id: int, entry_ids: Ints) -> list[Held]:
@@ -110,7 +134,7 @@ def supersede(
     """Take what is held of these entries out of the sums, and return it; blocks that are `leaving` go by themselves."""
     held = [one for one in held_rows(tx, shelf, set_id, entry_ids) if block_id(one.block) not in leaving]
     for one in held:
-        if one.block.kind == REFUSED:
+        if one.block.kind in (REFUSED, BARRED):
             _take_refused_away(tx, shelf, one, sums)
         else:
             sums.take_away(one.block.label, one.rows, one.parts)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain
-from operator import attrgetter, itemgetter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from gateway.audit import Event, EventKind
 from gateway.columns import digest
-from gateway.columns.block import Block, cut, decode, encode_block
+from gateway.columns.block import Block, Stretch, cuts, decode_together, encode_blocks
+from gateway.columns.drafts import DraftBatch, known_by, strongest_digest
 from gateway.columns.rows import (
     Index,
     Ints,
@@ -19,34 +18,51 @@ from gateway.columns.rows import (
     counting,
     flagged,
     grouped,
+    indexes,
     integers,
     joined,
+    joined_indexes,
+    ordering,
     repeats,
     same_values,
+    stretches_of,
 )
-from gateway.exchange.changes import Sums, supersede
-from gateway.exchange.labels import LabelBook, SetDefaults, digest_key
+from gateway.exchange.changes import Sums, counted, supersede
+from gateway.exchange.labels import LabelBook, SetDefaults, digest_key, recovered_meta
+from gateway.exchange.neveragain import Barred, Bars
 from gateway.exchange.shelf import CHANGES, Shelf, block_id, searchable
-from gateway.model import STRONGEST_FIRST, ChangeKind, EntryDraft
+from gateway.model import ChangeKind
 from gateway.node import Node
 from gateway.store import Transaction
 from gateway.store.tables import HashSet
 
-TEXTS = ("media_type", "series", "victim_ref", "source_ref")
-INTS = ("seen", "pdq_quality")
-TEXT_DIGESTS = frozenset({"ssdeep", "vpdq", "vendor"})
-LABEL_WORDS = attrgetter("handling", "category", "victim_status", "evaluation", "restrictions")
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that was left out because it must never come again: which one, counted from 1; by which digest; the kind of
+    listing."""
+
+    row: int
+    algorithm: str
+    kind: str
 
 
 @dataclass(slots=True)
 class ImportTally:
-    """What an import did so far: rows taken, and what became of them. `repeated` rows spoke of an entry twice."""
+    """What an import did so far: rows taken, and what became of them. `repeated` rows spoke of an entry twice.
+
+    `refused` rows carry a digest that is listed as never again; `refusals` names the first of them.
+    """
+
+    MAX_KEPT = 10_000
 
     rows: int = 0
     added: int = 0
     updated: int = 0
     unchanged: int = 0
     repeated: int = 0
+    refused: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
 
     def add(self, other: ImportTally) -> None:
         """Count another batch."""
@@ -55,6 +71,14 @@ class ImportTally:
         self.updated += other.updated
         self.unchanged += other.unchanged
         self.repeated += other.repeated
+        self.refused += other.refused
+        room = self.MAX_KEPT - len(self.refusals)
+        self.refusals += [replace(one, row=self.rows - other.rows + one.row) for one in other.refusals[:room]]
+
+    def refuse(self, places: Index, barred: Barred) -> None:
+        """Count rows that must not come again, given the place in the batch of each row that was asked for."""
+        self.refused += len(barred.found)
+        self.refusals += [Refusal(int(places[at]) + 1, *found) for at, found in sorted(barred.found.items())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +99,7 @@ class _Known:
         """For n new entries."""
         return cls(constant(0, n), constant(0, n), constant(0, n), constant(0, n), flagged([False] * n))
 
-    def take(self, where: Mask | Index | slice) -> _Known:
+    def take(self, where: Mask | Index) -> _Known:
         """Those of some rows."""
         return _Known(
             self.entry_id[where], self.version[where], self.seq[where], self.label[where], self.differs[where]
@@ -87,7 +111,7 @@ class _Group:
     """Rows of one shape, each with its place in the batch and the number of its label."""
 
     rows: Rows
-    places: Ints
+    places: Index
     labels: Ints
     known: _Known
 
@@ -95,116 +119,127 @@ class _Group:
         """Some of the rows."""
         return _Group(self.rows.take(where), self.places[where], self.labels[where], self.known.take(where))
 
-    def slice(self, start: int, stop: int) -> _Group:
-        """Rows start … stop - 1, as views."""
-        rows, known = self.rows.slice(start, stop), self.known.take(slice(start, stop))
-        return _Group(rows, self.places[start:stop], self.labels[start:stop], known)
-
 
 class Batch:
     """One batch within one transaction."""
 
-    def __init__(self, node: Node, shelf: Shelf, tx: Transaction, hash_set: HashSet) -> None:
+    def __init__(self, node: Node, shelf: Shelf, tx: Transaction, hash_set: HashSet, bars: Bars | None) -> None:
         assert hash_set.id is not None
+        self._bars = bars
         self._node, self._shelf, self._tx, self._set = node, shelf, tx, hash_set
         self._set_id = hash_set.id
         self._defaults = SetDefaults.from_json(hash_set.defaults)
         self._labels = LabelBook(node, tx, self._set_id)
         self._key = digest_key(node, hash_set)
+        self._has_recovered = tx.people.meta(recovered_meta(self._set_id)) is not None
 
-    def take_in(self, drafts: Sequence[EntryDraft], actor: str, form: str) -> ImportTally:
+    def take_in(self, batch: DraftBatch, actor: str, form: str) -> ImportTally:
         """Add what is new, update what differs, leave the rest; returns what became of the rows."""
         # 1. Of rows that speak of the same entry the last one counts.
-        last = _last_of_each(drafts)
-        tally = ImportTally(rows=len(drafts), repeated=len(drafts) - len(last))
-        # 2. Columns by shape, each row with the number of its label.
-        groups = [self._group(places, drafts) for places in _by_shape(last, drafts)]
+        last = batch.last_of_each()
+        tally = ImportTally(rows=batch.n, repeated=batch.n - last.n)
+        # 2. Each row gets the number of its label.
+        groups = self._labelled(last)
+        groups = groups if self._bars is None else _let_in(groups, self._bars, tally)
         # 3. Tell new, changed and unchanged apart.
         for group in groups:
-            self._find_known(group)
+            for name, where in known_by(group.rows):
+                self._find_known(group, name, where)
+            if self._has_recovered:
+                # What partners gave back has no reference of ours any more: its strongest digest knows it again.
+                new = (group.known.entry_id == 0).nonzero()[0]
+                self._find_known(group, strongest_digest(group.rows), new)
         changed = [_changed(group, tally) for group in _once_each(groups, tally)]
         # 4. Take what is superseded out of the sums, number the changes, add them. A block has one label and one shape.
         sums = Sums(self._tx, self._set_id, self._key)
-        blocks, seq, next_entry = self._number(_by_label(changed), sums)
-        if not blocks:
+        made, seq, next_entry = self._number([group for group in changed if group.rows.n], sums)
+        if not made:
             return tally
         # 5. Blocks, sums, set position and leaves, in the one commit of the caller's transaction.
+        blocks, rows = [block for block, _ in made], [rows for _, rows in made]
         event = self._event(actor, form, tally, seq, len(blocks))
         leaf = self._tx.log.append([event], blocks=[block.digest for block in blocks])
-        self._shelf.put(self._tx, self._set_id, CHANGES, blocks, first_leaf=leaf)
+        self._shelf.put(self._tx, self._set_id, CHANGES, blocks, first_leaf=leaf, rows=rows)
         self._tx.sets.advance(self._set_id, expected_seq=self._set.seq, seq=seq, next_entry=next_entry)
         sums.write()
         return tally
 
-    def _group(self, places: Sequence[int], batch: Sequence[EntryDraft]) -> _Group:
-        drafts = [batch[place] for place in places]
-        # Thousands of drafts share a few labels, and making a label checks every word of it.
-        numbers: dict[object, int] = {}
-        labels = []
-        for draft in drafts:
-            words = LABEL_WORDS(draft)
-            number = numbers.get(words)
-            if number is None:
-                number = numbers[words] = self._labels.number(self._defaults.label(self._node, draft))
-            labels.append(number)
-        return _Group(_rows(drafts), integers(places), integers(labels), _Known.nothing(len(drafts)))
+    def _labelled(self, batch: DraftBatch) -> list[_Group]:
+        # Thousands of drafts share a few words, and making a label checks every one of them.
+        used = batch.words_used()
+        numbers = integers(
+            [
+                self._labels.number(self._defaults.label(self._node, words)) if number in used else 0
+                for number, words in enumerate(batch.words)
+            ]
+        )
+        return [
+            _Group(group.rows, group.places, numbers.take(group.words), _Known.nothing(group.rows.n))
+            for group in batch.groups
+        ]
 
-    def _find_known(self, group: _Group) -> None:
-        """Fill in the entry that each row speaks of: by its source reference, else by its strongest digest."""
-        rows = group.rows
-        sourced = rows.text("source_ref").lengths > 0
-        strongest = next((name for name in STRONGEST_FIRST if name in rows.columns), None)
-        if sourced.any():
-            self._match(group, "source_ref", sourced)
-        if strongest is not None and not sourced.all():
-            self._match(group, strongest, ~sourced)
-
-    def _match(self, group: _Group, name: str, wanted: Mask) -> None:
-        """For the rows wanted, note the live entries that carry exactly their value of one column."""
+    def _find_known(self, group: _Group, name: str, where: Index) -> None:
+        """Of these rows of a group, note the live entry that carries exactly their value of one column."""
+        if not name or not len(where):
+            return  # texts alone: no index has them, so such an entry is told apart within its batch only
+        wanted = group.rows.take(where)
         with self._shelf.index(self._tx, self._set_id) as index:
-            found = index.find(name, searchable(group.rows)[name])
+            found = index.find(name, searchable(wanted)[name])
+        if not len(found.query):
+            return
         places = dict(grouped(found.block_no.astype("uint64")))
         stored = list(self._tx.blocks.some(list(places)).values())
         assert len(stored) == len(places), "the index follows the store within this transaction"
-        for row, block in zip(stored, self._shelf.get_all(self._tx, stored), strict=True):
-            where = places[block_id(row)]
-            held, asking = decode(block).take(found.row[where]), found.query[where]
-            same = same_values(held, group.rows.take(asking), name) & wanted[asking]
-            if name != "source_ref":
-                # An entry imported under a reference is known by that alone.
-                same = same & (held.text("source_ref").lengths == 0)
-            held, asking = held.take(same), asking[same]
-            known = group.known
-            for column, values in (("entry_id", known.entry_id), ("version", known.version), ("seq", known.seq)):
-                values[asking] = held.ints(column)
-            known.label[asking] = constant(row.label, held.n)
-            said = digest.contents(group.rows.take(asking), self._key)
-            known.differs[asking] = (digest.contents(held, self._key) != said).any(axis=1)
+        for together in decode_together(self._shelf.get_all(self._tx, stored)):
+            hits = [places[block_id(stored[place])] for place in together.places]
+            starts = together.offsets.tolist()
+            at = joined_indexes([found.row[some] + start for some, start in zip(hits, starts[:-1], strict=True)])
+            labels = [constant(stored[at].label, len(some)) for at, some in zip(together.places, hits, strict=True)]
+            asking = found.query[joined_indexes(hits)]
+            self._note_known(group, name, together.rows.take(at), where[asking], joined(labels))
 
-    def _number(self, groups: Sequence[tuple[int, _Group]], sums: Sums) -> tuple[list[Block], int, int]:
-        """(blocks, last seq, next entry number) of these changes by label. Seqs of a label follow each other."""
-        ids = joined([group.known.entry_id for _, group in groups])
+    def _note_known(self, group: _Group, name: str, held: Rows, asking: Index, labels: Ints) -> None:
+        """Row i of `held`, which is held under the label labels[i], may be the entry that row asking[i] speaks of."""
+        said = group.rows.take(asking)
+        same = same_values(held, said, name)
+        if name != "source_ref":
+            # An entry imported under a reference is known by that alone.
+            same = same & (held.text("source_ref").lengths == 0)
+        held, said, asking = held.take(same), said.take(same), asking[same]
+        known = group.known
+        for column, values in (("entry_id", known.entry_id), ("version", known.version), ("seq", known.seq)):
+            values[asking] = held.ints(column)
+        known.label[asking] = labels[same]
+        differs = digest.contents(held, self._key) != digest.contents(said, self._key)
+        known.differs[asking] = differs.any(axis=1)
+
+    def _number(self, groups: Sequence[_Group], sums: Sums) -> tuple[list[tuple[Block, Rows]], int, int]:
+        """(blocks, last seq, next entry number) of these changes: one shape after the other, in each by label."""
+        ids = joined([group.known.entry_id for group in groups])
         if ids.any():
             supersede(self._tx, self._shelf, self._set_id, ids[ids > 0], sums)
-        blocks: list[Block] = []
-        arriving: list[tuple[int, Rows, Iterable[int]]] = []
+        made: list[tuple[Block, Rows]] = []
         seq, next_entry = self._set.seq, self._set.next_entry
-        for label, group in groups:
-            rows, next_entry = self._changes(group, seq, next_entry)
+        for group in groups:
+            by_label = group.take(ordering(group.labels))
+            rows, next_entry = self._changes(by_label, seq, next_entry)
             seq += rows.n
-            for piece in cut(rows):
-                block = encode_block(
-                    set_name=self._set.name,
-                    epoch=self._set.epoch,
-                    label=label,
-                    label_digest=self._labels.digest(label),
-                    rows=piece,
-                    salt=self._shelf.salt,
-                )
-                arriving.append((label, piece, block.parts))
-                blocks.append(block)
-        sums.add(arriving)
-        return blocks, seq, next_entry
+            stretches = [
+                Stretch(label, self._labels.digest(label), first, last)
+                for label, start, stop in stretches_of(by_label.labels)
+                for first, last in cuts(rows, start, stop)
+            ]
+            blocks = encode_blocks(
+                set_name=self._set.name,
+                epoch=self._set.epoch,
+                rows=rows,
+                stretches=stretches,
+                salt=self._shelf.salt,
+            )
+            made += [(block, rows.slice(one.start, one.stop)) for block, one in zip(blocks, stretches, strict=True)]
+            offsets = indexes([0, *(stretch.stop for stretch in stretches)])
+            sums.count(counted([stretch.label for stretch in stretches], rows, offsets, self._key))
+        return made, seq, next_entry
 
     def _changes(self, group: _Group, seq: int, next_entry: int) -> tuple[Rows, int]:
         """The group's rows with ids, versions and positions."""
@@ -240,42 +275,23 @@ class Batch:
             "read": tally.rows,
             "accepted": tally.added + tally.updated,
             "blocks": blocks,
+            **({"refused": tally.refused} if tally.refused else {}),
         }
         return self._node.event(EventKind.ENTRIES_IMPORTED, actor=actor, subject=self._set.name, details=details)
 
 
-def _last_of_each(drafts: Sequence[EntryDraft]) -> list[int]:
-    """The place of the last draft of each entry, by what it is known again: its source, else its strongest digest."""
-    by_source: dict[str, int] = {}
-    by_texts: dict[object, int] = {}  # entries that have no digest but texts
-    by_digest: dict[str, dict[bytes, int]] = {name: {} for name in STRONGEST_FIRST}
-    strongest: dict[tuple[str, ...], str] = {}
-    for place, draft in enumerate(drafts):
-        if draft.source_ref:
-            by_source[draft.source_ref] = place
+def _let_in(groups: Sequence[_Group], bars: Bars, tally: ImportTally) -> list[_Group]:
+    """The groups without what must never come again."""
+    kept = []
+    for group in groups:
+        barred = bars.find(group.rows)
+        if barred is None:
+            kept.append(group)
             continue
-        names = tuple(draft.digests)
-        if names not in strongest:
-            strongest[names] = next((name for name in STRONGEST_FIRST if name in names), "")
-        name = strongest[names]
-        if name:
-            by_digest[name][draft.digests[name]] = place
-        else:
-            by_texts[tuple(sorted(draft.digests.items()))] = place
-    return sorted(chain(by_source.values(), by_texts.values(), *(places.values() for places in by_digest.values())))
-
-
-def _by_shape(places: Sequence[int], drafts: Sequence[EntryDraft]) -> list[list[int]]:
-    """The places of those drafts that have the same digests."""
-    shapes: dict[frozenset[str], list[int]] = {}
-    by_order: dict[tuple[str, ...], list[int]] = {}
-    for place in places:
-        names = tuple(drafts[place].digests)
-        members = by_order.get(names)
-        if members is None:
-            members = by_order[names] = shapes.setdefault(frozenset(names), [])
-        members.append(place)
-    return list(shapes.values())
+        tally.refuse(group.places, barred)
+        if not barred.mask.all():
+            kept.append(group.take(~barred.mask))
+    return kept
 
 
 def _once_each(groups: Sequence[_Group], tally: ImportTally) -> Sequence[_Group]:
@@ -283,7 +299,7 @@ def _once_each(groups: Sequence[_Group], tally: ImportTally) -> Sequence[_Group]
     ids = joined([group.known.entry_id for group in groups])
     if not repeats(ids[ids > 0]):
         return groups
-    places = joined([group.places for group in groups])
+    places = joined_indexes([group.places for group in groups])
     last: dict[int, int] = {}
     for entry, place in zip(ids.tolist(), places.tolist(), strict=True):
         last[entry] = max(place, last.get(entry, place))
@@ -303,26 +319,3 @@ def _changed(group: _Group, tally: ImportTally) -> _Group:
     tally.updated += int((change & ~new).sum())
     tally.added += int(new.sum())
     return group if change.all() else group.take(change)
-
-
-def _by_label(groups: Sequence[_Group]) -> list[tuple[int, _Group]]:
-    """The changes of each label, by number."""
-    parted: list[tuple[int, _Group]] = []
-    for group in groups:
-        ordered = group.take(group.labels.argsort(kind="stable"))
-        for label, where in grouped(ordered.labels):
-            parted.append((label, ordered.slice(int(where[0]), int(where[-1]) + 1)))
-    return sorted(parted, key=itemgetter(0))
-
-
-def _rows(drafts: Sequence[EntryDraft]) -> Rows:
-    """Drafts of one shape as columns; a column that nobody fills is left out."""
-    columns: dict[str, list[bytes] | list[str] | list[int]] = {}
-    for name in drafts[0].digests:
-        values = [draft.digests[name] for draft in drafts]
-        columns[name] = [value.decode() for value in values] if name in TEXT_DIGESTS else values
-    for name in (*TEXTS, *INTS):
-        found = list(map(attrgetter(name), drafts))
-        if any(found):
-            columns[name] = found
-    return Rows.of(len(drafts), columns)

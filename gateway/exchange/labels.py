@@ -14,10 +14,10 @@ from gateway.crypto import canonical
 from gateway.errors import AuditBrokenError, ConflictError, MalformedError
 from gateway.model import (
     MAX_LABELS,
-    EntryDraft,
     FieldGroup,
     HandlingCode,
     Label,
+    LabelWords,
     VictimStatus,
     text_member,
     texts_member,
@@ -28,6 +28,7 @@ from gateway.store.tables import HashSet, LabelRow
 
 MAX_DEFAULTS_BYTES = 64 << 10
 LABEL_CONTEXT = b"label 1\n"
+NOTHING_STATED = LabelWords()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +42,17 @@ class SetDefaults:
     victim_status: VictimStatus = VictimStatus.UNKNOWN
     onward: tuple[str, ...] = ()
 
-    def label(self, node: Node, draft: EntryDraft | None = None) -> Label:
-        """The label of a draft in this node's set; MalformedError for words outside their lists."""
+    def label(self, node: Node, words: LabelWords = NOTHING_STATED) -> Label:
+        """The label in this node's set of a draft that says so much; MalformedError for words outside their lists."""
         return Label(
             node.agency,
             node.settings.jurisdiction,
-            (draft and draft.handling) or self.handling,
-            (draft and draft.category) or self.category,
-            (draft and draft.victim_status) or self.victim_status,
-            (draft and draft.evaluation) or self.evaluation,
+            words.handling or self.handling,
+            words.category or self.category,
+            words.victim_status or self.victim_status,
+            words.evaluation or self.evaluation,
             self.legal_basis,
-            draft.restrictions if draft else (),
+            words.restrictions,
             self.onward,
         )
 
@@ -136,6 +137,11 @@ def shown_attributes(label: Label, groups: frozenset[FieldGroup]) -> dict[str, o
     """A label as a partner may see it: without the victim status where that group is withheld."""
     shown = label if FieldGroup.VICTIM_STATUS in groups else replace(label, victim_status=VictimStatus.WITHHELD)
     return shown.to_json()
+
+
+def recovered_meta(set_id: int) -> str:
+    """Where the database says that partners gave back entries of an own set, which have lost their references."""
+    return f"recovered {set_id}"
 
 
 def seal_digest_key(node: Node, set_name: str, key: bytes) -> bytes:

@@ -7,30 +7,33 @@ file goes on where the first one stopped: an entry is known again by its source 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 
 from gateway.audit import EventKind
 from gateway.columns.block import Block, encode_block
+from gateway.columns.drafts import MAX_DRAFTS, DraftBatch, in_batches
 from gateway.columns.rows import Rows, constant, counting
 from gateway.errors import ConflictError, DeniedError, NotFoundError
+from gateway.exchange import listfile
 from gateway.exchange.changes import Held, Sums, supersede
 from gateway.exchange.importing import Batch, ImportTally
 from gateway.exchange.labels import SetDefaults, digest_key, seal_digest_key
+from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.shelf import CHANGES, Shelf
 from gateway.model import SET_NAME, ChangeKind, EntryDraft, require
 from gateway.node import Node
 from gateway.store import Transaction
 from gateway.store.tables import HashSet
 
-BATCH_ROWS = 65_536  # one block at most, and a few seconds of work at most to repeat after a crash
+BATCH_ROWS = MAX_DRAFTS  # of an import: what one commit takes
 
 
 class Ledger:
     """Changes to the sets that this agency owns."""
 
-    def __init__(self, node: Node, shelf: Shelf) -> None:
+    def __init__(self, node: Node, shelf: Shelf, never_again: NeverAgain) -> None:
         self._node = node
         self._shelf = shelf
+        self._never_again = never_again
 
     def create_set(self, name: str, purpose: str, defaults: SetDefaults, actor: str) -> None:
         """Add an empty set under this agency's name."""
@@ -57,7 +60,7 @@ class Ledger:
     def import_entries(
         self,
         name: str,
-        drafts: Iterable[EntryDraft],
+        drafts: Iterable[EntryDraft | DraftBatch],
         *,
         actor: str,
         form: str,
@@ -66,85 +69,117 @@ class Ledger:
         """Take drafts into an own set; returns what became of each.
 
         Args:
+            drafts: objects, or batches of them by the column, as adapters make them.
             form: the format they came in, for the log.
             on_batch: called after each committed batch.
         """
         tally = ImportTally()
-        stream = iter(drafts)
-        while batch := list(islice(stream, BATCH_ROWS)):
+        for batch in in_batches(drafts, most=BATCH_ROWS):
             with self._node.store.transaction() as tx:
-                done = Batch(self._node, self._shelf, tx, self._own(tx, name)).take_in(batch, actor, form)
+                bars = self._never_again.bars(tx, self._node.agency)
+                done = Batch(self._node, self._shelf, tx, self._own(tx, name), bars).take_in(batch, actor, form)
+                self._log_refused(tx, name, form, done)
                 # A crash before the commit loses this batch whole; the next run finds it missing and takes it in.
             tally.add(done)
             on_batch(tally)
         return tally
 
     def withdraw(self, name: str, entry_ids: Sequence[int], *, actor: str, reason: str) -> int:
-        """Say of entries that they were wrong; every holder is told. Returns how many were listed until now."""
+        """Say of entries that they were wrong; every holder is told. Returns how many were listed until now.
+
+        They are listed as never again: the same digests are not taken into our sets until two administrators say so.
+        """
         with self._node.store.transaction() as tx:
             hash_set = self._own(tx, name)
-            assert hash_set.id is not None
-            once = sorted(set(entry_ids))
-            ids = Rows.of(len(once), {"entry_id": once}).ints("entry_id")
-            sums = Sums(tx, hash_set.id, digest_key(self._node, hash_set))
-            held = supersede(tx, self._shelf, hash_set.id, ids, sums)
-            count = sum(one.rows.n for one in held)
-            if not count:
+            held = withdraw_entries(self._node, self._shelf, tx, hash_set, entry_ids, actor=actor, reason=reason)
+            if not held:
                 raise NotFoundError("none of these entries is listed")
-            blocks = self._withdrawals(tx, hash_set, held)
-            details = {
-                "set": name,
-                "epoch": hash_set.epoch,
-                "from_seq": hash_set.seq + 1,
-                "until_seq": hash_set.seq + count,
-                "changes": count,
-                "reason": reason,
-                "blocks": len(blocks),
-            }
-            event = self._node.event(EventKind.ENTRIES_WITHDRAWN, actor=actor, subject=name, details=details)
-            leaf = tx.log.append([event], blocks=[block.digest for block in blocks])
-            self._shelf.put(tx, hash_set.id, CHANGES, blocks, first_leaf=leaf)
-            tx.sets.advance(
-                hash_set.id, expected_seq=hash_set.seq, seq=hash_set.seq + count, next_entry=hash_set.next_entry
-            )
-            sums.write()
-            return count
+            self._never_again.list_wrong(tx, [one.rows for one in held], name)
+        listfile.keep(self._node)
+        return sum(one.rows.n for one in held)
 
-    def _withdrawals(self, tx: Transaction, hash_set: HashSet, held: Sequence[Held]) -> list[Block]:
-        """One block for each label that loses entries."""
-        assert hash_set.id is not None
-        digests = {row.number: row.digest for row in tx.sets.labels(hash_set.id)}
-        blocks, seq = [], hash_set.seq
-        for one in held:
-            n = one.rows.n
-            rows = Rows.of(
-                n,
-                {
-                    "kind": constant(ChangeKind.WITHDRAW, n),
-                    "seq": counting(seq + 1, n),
-                    "entry_id": one.rows.ints("entry_id"),
-                    "version": one.rows.ints("version") + 1,
-                    "changed_at": constant(self._node.clock(), n),
-                    "prev_seq": one.rows.ints("seq"),
-                    "prev_label": constant(one.block.label, n),
-                },
-            )
-            seq += n
-            label = one.block.label
-            blocks.append(
-                encode_block(
-                    set_name=hash_set.name,
-                    epoch=hash_set.epoch,
-                    label=label,
-                    label_digest=digests[label],
-                    rows=rows,
-                    salt=self._shelf.salt,
-                )
-            )
-        return blocks
+    def _log_refused(self, tx: Transaction, name: str, form: str, done: ImportTally) -> None:
+        """What was left out stands in the log as well: counts and reasons."""
+        if not done.refused:
+            return
+        kinds = [one.kind for one in done.refusals]
+        details: dict[str, object] = {
+            "set": name,
+            "format": form,
+            "refused": done.refused,
+            "reasons": {f"never_again_{kind}": kinds.count(kind) for kind in sorted(set(kinds))},
+        }
+        tx.log.append(
+            [self._node.event(EventKind.ROWS_REFUSED, actor=self._node.agency, subject=name, details=details)]
+        )
 
     def _own(self, tx: Transaction, name: str) -> HashSet:
         found = tx.sets.get(name)
         if found.hub:
             raise DeniedError("only its owner changes a set; this one is a mirror")
         return found
+
+
+def withdraw_entries(
+    node: Node, shelf: Shelf, tx: Transaction, hash_set: HashSet, entry_ids: Iterable[int], *, actor: str, reason: str
+) -> list[Held]:
+    """Withdraw those of these entries that an own set lists; returns what it listed of them."""
+    assert hash_set.id is not None
+    once = sorted(set(entry_ids))
+    ids = Rows.of(len(once), {"entry_id": once}).ints("entry_id")
+    sums = Sums(tx, hash_set.id, digest_key(node, hash_set))
+    held = supersede(tx, shelf, hash_set.id, ids, sums)
+    if not held:
+        return []
+    blocks = withdrawals(node, shelf, tx, hash_set, held)
+    count = sum(one.rows.n for one in held)
+    details = {
+        "set": hash_set.name,
+        "epoch": hash_set.epoch,
+        "from_seq": hash_set.seq + 1,
+        "until_seq": hash_set.seq + count,
+        "changes": count,
+        "reason": reason,
+        "blocks": len(blocks),
+    }
+    event = node.event(EventKind.ENTRIES_WITHDRAWN, actor=actor, subject=hash_set.name, details=details)
+    leaf = tx.log.append([event], blocks=[block.digest for block in blocks])
+    shelf.put(tx, hash_set.id, CHANGES, blocks, first_leaf=leaf)
+    seq = hash_set.seq + count
+    tx.sets.advance(hash_set.id, expected_seq=hash_set.seq, seq=seq, next_entry=hash_set.next_entry)
+    sums.write()
+    return held
+
+
+def withdrawals(node: Node, shelf: Shelf, tx: Transaction, hash_set: HashSet, held: Sequence[Held]) -> list[Block]:
+    """One block for each label that loses entries, numbered from the set's position on."""
+    assert hash_set.id is not None
+    digests = {row.number: row.digest for row in tx.sets.labels(hash_set.id)}
+    blocks, seq = [], hash_set.seq
+    for one in held:
+        n = one.rows.n
+        rows = Rows.of(
+            n,
+            {
+                "kind": constant(ChangeKind.WITHDRAW, n),
+                "seq": counting(seq + 1, n),
+                "entry_id": one.rows.ints("entry_id"),
+                "version": one.rows.ints("version") + 1,
+                "changed_at": constant(node.clock(), n),
+                "prev_seq": one.rows.ints("seq"),
+                "prev_label": constant(one.block.label, n),
+            },
+        )
+        seq += n
+        label = one.block.label
+        blocks.append(
+            encode_block(
+                set_name=hash_set.name,
+                epoch=hash_set.epoch,
+                label=label,
+                label_digest=digests[label],
+                rows=rows,
+                salt=shelf.salt,
+            )
+        )
+    return blocks

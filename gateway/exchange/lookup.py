@@ -12,7 +12,7 @@ from gateway.crypto import canonical
 from gateway.errors import MalformedError, NotFoundError
 from gateway.exchange.changes import held_rows
 from gateway.exchange.labels import MAX_DEFAULTS_BYTES, stored_label
-from gateway.exchange.shelf import CHANGES, REFUSED, Shelf, block_id
+from gateway.exchange.shelf import CHANGES, Shelf, block_id
 from gateway.interchange import View
 from gateway.model import DIGEST_BYTES, is_test_set
 from gateway.node import Node
@@ -73,7 +73,7 @@ class Lookup:
             raise MalformedError(f"more than {MAX_LOOK_UP} digests at once")
         asked = _by_algorithm(digests)
         hits: list[Hit] = []
-        with self._node.store.reading() as tx:
+        with self._shelf.reading(self._node.store) as tx:
             for hash_set in filter(self._counts, tx.sets.all()):
                 for algorithm, queries in asked.items():
                     hits += self._find_in(tx, hash_set, algorithm, queries)
@@ -86,7 +86,7 @@ class Lookup:
     def where(self, set_name: str, entry: str) -> Whereabouts:
         """Which partners hold an entry of an own set, as far as their cursors tell."""
         entry_id = parse_entry(entry)
-        with self._node.store.reading() as tx:
+        with self._shelf.reading(self._node.store) as tx:
             hash_set = tx.sets.get(set_name)
             assert hash_set.id is not None
             if not self._counts(hash_set):
@@ -107,7 +107,7 @@ class Lookup:
             return Whereabouts(
                 set_name,
                 format_entry(entry_id),
-                one.block.kind != REFUSED,
+                one.block.kind == CHANGES,
                 stored_label(label).to_json(),
                 int(one.rows.ints("version")[0]),
                 int(one.rows.ints("changed_at")[0]),

@@ -3,13 +3,17 @@
 Views and pages are decided by policy at the moment of serving; a page never holds a row that has been superseded since,
 so an entry that was embargoed a second ago does not leave in an old version. Withdrawal, tightening of policy and
 backfill are one mechanism: the page from where the partner is to where the hub is.
+
+What is the same for all partners of an audience class is worked out once: views and sums (`audience`), the page itself,
+packed and sealed (`bodies`). Whether a partner may be served is asked at each request, in the transaction that serves.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from io import BytesIO
 
 from gateway.audit import MAX_RECEIPT_BYTES, Event, EventKind
@@ -20,14 +24,17 @@ from gateway.columns.rows import EXISTENCE, GROUP_CODES, LOCAL_GROUP, Mask, Rows
 from gateway.crypto import envelope
 from gateway.crypto.canonical import parse_canonical
 from gateway.crypto.keys import SealingKey, new_message_id
-from gateway.errors import AuditBrokenError, ConflictError, NotFoundError
-from gateway.exchange.changes import Sums
-from gateway.exchange.labels import digest_key, shown_attributes, stored_label
-from gateway.exchange.shelf import Shelf, block_id, stored_header
+from gateway.errors import AuditBrokenError, ConflictError, NotFoundError, OverloadedError, StaleCursorError
+from gateway.exchange.audience import Audiences
+from gateway.exchange.bodies import Bodies, Body, Place
+from gateway.exchange.labels import shown_attributes
+from gateway.exchange.paging import BLOCKS_AT_ONCE, cost, end_within, next_blocks
+from gateway.exchange.shelf import Shelf, block_id
 from gateway.interchange import (
     HEAD_TYPE,
     NO_VIEW,
     PAGE_TYPE,
+    START,
     Cursor,
     FeedHead,
     IdentityCard,
@@ -39,15 +46,14 @@ from gateway.interchange import (
 )
 from gateway.model import ChangeKind, FieldGroup, Label, Surface
 from gateway.node import Node
-from gateway.partners import active_card, may_exchange
-from gateway.policy import LabelInSet, LabelRights, PartnerRef
+from gateway.partners import active, card_in, may_exchange, may_move
+from gateway.policy import LabelRights, PartnerRef
 from gateway.store import Transaction
 from gateway.store.tables import BlockRow, FeedHeadRow, Follower, HashSet, LabelRow, OutboxRow
 
-HISTORY = ("kind", "seq", "entry_id", "version", "prev_seq", "prev_label")
-BYTES_OF_A_CHANGE = 384  # so that 65,536 changes of room are 24 MiB at most
-CHANGES_OF_A_BLOCK = 16  # … and 4,096 blocks
-HISTORY_PARTS = (EXISTENCE, LOCAL_GROUP)
+TOLD = ("kind", "seq", "entry_id", "version", "prev_seq", "prev_label")  # what a delta is selected by
+TOLD_PARTS = (EXISTENCE, LOCAL_GROUP)
+MAX_LOOKED_THROUGH = 64  # blocks that came while a page was on its way; with more it is made anew, not taken up
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,21 @@ class ServedSet:
         """Whether the partner may know that the set exists."""
         return bool(self.view.labels)
 
+    @property
+    def cursor(self) -> Cursor:
+        """Where a partner stands that holds all of this."""
+        return Cursor(self.hash_set.epoch, self.view.digest, self.hash_set.seq)
+
+    def described(self, numbers: Iterable[int]) -> tuple[PageLabel, ...]:
+        """These labels as a page describes them to this partner."""
+        described = []
+        for number in sorted(numbers):
+            row, label = self.labels[number]
+            shown = self.view.labels[number]
+            attributes = shown_attributes(label, shown.groups)
+            described.append(PageLabel(number, row.digest.hex(), attributes, shown.groups, shown.obligations))
+        return tuple(described)
+
 
 @dataclass(frozen=True, slots=True)
 class SealedHead:
@@ -81,22 +102,50 @@ class SealedHead:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SealedPage:
-    """A page as it leaves: sealed for one partner, with what the outbox and the log need to know of it."""
+    """A page as it leaves: sealed for one partner, with what the outbox and the log need to know of it.
+
+    `header` is the partner's alone; `octets` are shared by its class. `etag` names both together.
+    """
 
     head: PageHead
     message_id: str
     manifest_digest: str
-    body: bytes
+    header: bytes
+    octets: bytes
+    etag: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole envelope."""
+        return len(self.header) + len(self.octets)
+
+    @cached_property
+    def body(self) -> bytes:
+        """The whole envelope in one piece."""
+        return self.header + self.octets
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class Draft:
     """A page before it is sealed."""
 
     head: PageHead
     blocks: list[Block]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One partner that asks for a page: what it may see, which page that makes, the view of the head that it holds."""
+
+    card: IdentityCard
+    served: ServedSet
+    place: Place
+    given: str
+
+
+Gather = Callable[[Transaction, ServedSet], tuple[Draft | None, list[View]]]
 
 
 class Server:
@@ -105,14 +154,19 @@ class Server:
     def __init__(self, node: Node, shelf: Shelf) -> None:
         self._node = node
         self._shelf = shelf
+        self._audiences = Audiences(node)
+        self._bodies = Bodies()
+        self._carried: set[tuple[int, int]] = set()  # sets by id and epoch
 
     def served_sets(self, partner: IdentityCard) -> list[ServedSet]:
         """Every own set of which the partner may see anything."""
         with self._node.store.reading() as tx:
-            found = [self._served(tx, row, partner) for row in tx.sets.all() if not row.hub]
+            own = [row for row in tx.sets.all() if not row.hub]
+            may = {row.name: may_exchange(self._node, tx, partner.agency, row.name) for row in own}
+            found = [self._served(tx, row, partner, tested=may[row.name]) for row in own]
         return [one for one in found if one.visible]
 
-    def head(self, partner: IdentityCard, name: str, *, held: Container[str] = ()) -> SealedHead:
+    def head(self, partner: str, name: str, *, held: Container[str] = ()) -> SealedHead:
         """The feed head of a set for a partner: the one issued before while it still says the truth, else a new one.
 
         Args:
@@ -120,53 +174,103 @@ class Server:
         """
         # Most polls find nothing new: they only read, and take no lock from those who write.
         with self._node.store.reading() as tx:
-            served, _, issued = self._present(tx, name, partner)
-            noted = {(row.partner, row.epoch, row.view, row.seq) for row in tx.sets.followers(served.id)}
+            card, served = self._admitted(tx, partner, name)
+            _, issued = self._present(tx, served, card)
+            noted = tx.sets.follower(served.id, partner)
         if issued is not None:
-            cursor = issued.head.cursor
-            if issued.etag in held and (partner.agency, cursor.epoch, cursor.view, cursor.seq) not in noted:
+            if issued.etag in held and issued.head.cursor != _noted(noted):
                 with self._node.store.transaction() as tx:
-                    self._note_follower(tx, served, partner, cursor)
+                    self._note_follower(tx, served, partner, issued.head.cursor)
             return issued
         with self._node.store.transaction() as tx:
-            active_card(self._node, tx, partner.agency)
-            served, head, issued = self._present(tx, name, partner)
-            return issued or self._issue(tx, served, head, partner)
+            card, served = self._admitted(tx, partner, name)
+            head, issued = self._present(tx, served, card)
+            return issued or self._issue(tx, served, head, card)
 
-    def page(self, partner: IdentityCard, name: str, cursor: Cursor, *, kind: EventKind) -> SealedPage | None:
-        """The next page for a partner from its cursor, or None when it is up to date. Logged before it leaves.
+    def page(self, partner: str, name: str, cursor: Cursor) -> SealedPage | None:
+        """The next page for a partner that asks from its cursor, or None when it is up to date.
+
+        Logged before it leaves. Partners of one class get the same body.
+        """
+        now = self._node.clock()
+        # 1. Who asks, what it may see, and which page that makes. If another of its class has had that page, it leaves.
+        with self._node.store.transaction() as tx:
+            asked = self._asked(tx, partner, name, cursor)
+            body = self._bodies.fresh_for(asked.place, partner, now)
+            if body is not None:
+                return self._record(tx, asked, body, EventKind.PAGE_SERVED)
+        # 2. Else it is decided, packed and sealed, by one thread alone while others of the class wait for it.
+        with self._bodies.alone(asked.place):
+            body = self._bodies.fresh_for(asked.place, partner, now) or self._make(partner, name, cursor)
+        # 3. One commit: what left, for whom, under which view. A crash before this line sends nothing.
+        with self._node.store.transaction() as tx:
+            if body is None:
+                self._note_follower(tx, asked.served, partner, cursor)
+                return None
+            return self._record(tx, self._asked(tx, partner, name, cursor), body, EventKind.PAGE_SERVED)
+
+    def rest(self, partner: str, name: str, cursor: Cursor, tag: str) -> SealedPage | None:
+        """The page that a partner was sent under an entity tag, if it may still have it; None: it asks anew.
+
+        It is on record already. It goes on only under the same view, and while none of its entries was replaced.
+        """
+        with self._node.store.reading() as tx:
+            asked = self._asked(tx, partner, name, cursor)
+            body = self._bodies.sent_to(partner, tag, self._node.clock())
+            place = asked.place
+            if body is None or replace(body.place, state=place.state, until=place.until) != place:
+                return None
+            return None if self._is_outdated(tx, asked.served, body) else _sealed_page(body, asked.card)
+
+    def page_to_push(self, partner: str, name: str, cursor: Cursor, *, room: int | None = None) -> SealedPage | None:
+        """The next page for a partner whose mirror stands at a cursor, queued and logged before it leaves, or None.
+
+        A message of its own: what is pushed goes to one partner, and is kept until its receipt is here.
 
         Args:
+            room: how many changes it may have at most, where less than the settings say.
+        """
+
+        def gather(tx: Transaction, served: ServedSet) -> tuple[Draft | None, list[View]]:
+            place = self._asked(tx, partner, name, cursor).place
+            return self._draft(tx, served, cursor, place.until, min(place.room, room or place.room))
+
+        with self._node.store.reading() as tx:
+            card, _ = self._admitted(tx, partner, name)
+        return self.deliver(card, name, cursor, gather, kind=EventKind.PAGE_SENT)
+
+    def deliver(
+        self, partner: IdentityCard, name: str, cursor: Cursor, gather: Gather, *, kind: EventKind
+    ) -> SealedPage | None:
+        """A page for one partner alone, sealed and on record; None where `gather` finds nothing to bring.
+
+        Args:
+            cursor: where the partner stands.
+            gather: what goes into the page, and the views that its ends name.
             kind: PAGE_SERVED when the partner asked, PAGE_SENT when we push.
         """
         # 1. Decide and gather, in one short read.
-        with self._node.store.reading() as tx:
-            served = self._visible(tx, name, partner)
-            issued = tx.sets.head(served.id, partner.agency)
-            if issued is None:
-                raise NotFoundError("ask for the feed head first")
-            until = FeedHead.parse(issued.content.encode()).cursor.seq
-            draft, views = self._draft(tx, served, cursor, until)
+        with self._shelf.reading(self._node.store) as tx:
+            asked = self._asked(tx, partner.agency, name, cursor, whole=False)
+            draft, views = gather(tx, asked.served)
         if draft is None:
             with self._node.store.transaction() as tx:
-                self._note_follower(tx, served, partner, cursor)
+                self._note_follower(tx, asked.served, partner.agency, cursor)
             return None
         # 2. Seal, with no transaction open.
-        raw = BytesIO()
-        dump_page(draft.head, draft.blocks, raw)
-        sealed = self._seal(draft.head, raw, partner)
+        body = self._seal(draft, views, asked.place)
         # 3. One commit: what left, for whom, under which view. A crash before this line sends nothing.
         with self._node.store.transaction() as tx:
-            active_card(self._node, tx, partner.agency)
-            if self._visible(tx, name, partner).view != served.view:
-                raise ConflictError("policy has changed the view meanwhile", remedy="ask for the feed head again")
-            for view in views:
-                tx.sets.put_view(served.id, partner.agency, view.digest, view.dump().decode())
-            self._note_follower(tx, served, partner, cursor)
-            if kind is EventKind.PAGE_SENT:
-                tx.mail.queue(self._outbox_row(partner, sealed))
-            tx.log.append([self._page_event(kind, partner, draft.head, sealed, raw.getvalue(), served)])
-        return sealed
+            return self._record(tx, self._asked(tx, partner.agency, name, cursor, whole=False), body, kind)
+
+    def tidy(self) -> None:
+        """Drop sealed pages that nobody will ask for any more."""
+        self._bodies.tidy(self._node.clock())
+
+    def horizon(self, tx: Transaction, set_id: int) -> int:
+        """The seq up to which what was replaced or withdrawn may be forgotten: a follower that stands before it, and
+        began before it, gets no delta any more. It compares, or begins anew."""
+        return tx.sets.by_id(set_id).horizon
 
     def confirm(self, partner: IdentityCard, message_id: str, receipt: bytes, end: Cursor | None) -> None:
         """Keep the verified receipt of a page that was pushed; `end` is where the partner now stands."""
@@ -179,7 +283,7 @@ class Server:
             tx.mail.close(message_id, state="received", receipt=receipt)
             found = tx.sets.find(sent.subject)
             if end is not None and found is not None:
-                self._note_follower(tx, self._served(tx, found, partner), partner, end)
+                self._note_follower(tx, self._served(tx, found, partner, tested=True), partner.agency, end)
             details: dict[str, object] = {
                 "partner": partner.agency,
                 "message_id": message_id,
@@ -193,17 +297,37 @@ class Server:
             )
             tx.log.append([event])
 
-    def _note_follower(self, tx: Transaction, served: ServedSet, partner: IdentityCard, cursor: Cursor) -> None:
+    def _record(self, tx: Transaction, asked: _Asked, body: Body, kind: EventKind) -> SealedPage:
+        """The page for one partner, on record in the transaction in which it was asked whether it may have it."""
+        served = asked.served
+        if served.view.digest != body.head.target:
+            raise ConflictError("policy has changed the view meanwhile", remedy="ask for the feed head again")
+        page = _sealed_page(body, asked.card)
+        for view in body.views:
+            if view.digest != asked.given:
+                tx.sets.put_view(served.id, served.partner, view.digest, view.dump().decode())
+        cursor = body.place.cursor
+        begins = body.head.reset or cursor.view == NO_VIEW
+        self._note_follower(tx, served, served.partner, cursor, begins=begins)
+        if kind is EventKind.PAGE_SENT:
+            tx.mail.queue(self._outbox_row(asked.card, page))
+        tx.log.append([self._page_event(kind, page, body, served)])
+        return page
+
+    def _note_follower(
+        self, tx: Transaction, served: ServedSet, partner: str, cursor: Cursor, *, begins: bool = False
+    ) -> None:
         """What a partner says that it holds is what we know of it."""
         row = Follower(
             set_id=served.id,
-            partner=partner.agency,
+            partner=partner,
             epoch=cursor.epoch,
             view=cursor.view,
             seq=cursor.seq,
             at=self._node.clock(),
+            since=served.hash_set.seq,
         )
-        tx.sets.put_follower(row)
+        tx.sets.put_follower(row, begins=begins)
 
     def _outbox_row(self, partner: IdentityCard, sealed: SealedPage) -> OutboxRow:
         return OutboxRow(
@@ -220,61 +344,68 @@ class Server:
 
     # The view
 
-    def _visible(self, tx: Transaction, name: str, partner: IdentityCard) -> ServedSet:
+    def visible(self, tx: Transaction, name: str, partner: IdentityCard) -> ServedSet:
         """An own set that the partner may see; absent and forbidden look the same."""
         found = tx.sets.find(name)
         if found is not None and not found.hub and not tx.people.is_paused(partner.agency):
-            served = self._served(tx, found, partner)
+            tested = may_exchange(self._node, tx, partner.agency, name)
+            served = self._served(tx, found, partner, tested=tested)
             if served.visible:
+                self._check_carried(tx, found)
                 return served
         raise NotFoundError("no such set")
 
-    def _served(self, tx: Transaction, hash_set: HashSet, partner: IdentityCard) -> ServedSet:
-        assert hash_set.id is not None
-        labels = {row.number: (row, stored_label(row)) for row in tx.sets.labels(hash_set.id)}
-        if partner.agency == hash_set.name.split("/")[0]:
-            return ServedSet(hash_set, partner.agency, View({}), labels, {})  # a set is never served to its owner
-        if not may_exchange(self._node, tx, partner.agency, hash_set.name):
-            return ServedSet(hash_set, partner.agency, View({}), labels, {})  # nor a real one to a partner under test
-        ref = PartnerRef(partner.agency, partner.jurisdiction)
-        held = {number: LabelInSet(hash_set.name, label) for number, (_, label) in labels.items()}
-        rights = self._node.policy.table(ref, Surface.SEALED, held)
-        shown = {
-            number: LabelView(right.groups, tuple(str(duty) for duty in right.obligations))
-            for number, right in rights.items()
-            if FieldGroup.EXISTENCE in right.groups
-        }
-        return ServedSet(hash_set, partner.agency, View(shown), labels, rights)
+    def _check_carried(self, tx: Transaction, hash_set: HashSet) -> None:
+        """Returns when all that a set lists stands under its epoch (`epochs`); asked once for each new epoch."""
+        place = hash_set.id or 0, hash_set.epoch
+        if hash_set.epoch > 1 and place not in self._carried:
+            if tx.blocks.of_earlier_epochs(*place):
+                raise OverloadedError("the set is being carried into its new epoch")
+            self._carried.add(place)
+
+    def _admitted(self, tx: Transaction, partner: str, name: str) -> tuple[IdentityCard, ServedSet]:
+        """A partner that may exchange now, and an own set that it may see; absent and forbidden look the same."""
+        row = active(self._node, tx, partner)
+        card, found = card_in(row), tx.sets.find(name)
+        if found is not None and not found.hub:
+            served = self._served(tx, found, card, tested=may_move(self._node, row, name))
+            if served.visible:
+                self._check_carried(tx, found)
+                return card, served
+        raise NotFoundError("no such set")
+
+    def _served(self, tx: Transaction, hash_set: HashSet, partner: IdentityCard, *, tested: bool) -> ServedSet:
+        """A set as a partner sees it; never one to its owner, nor one of real data to a partner under test."""
+        if not tested or partner.agency == hash_set.name.split("/")[0]:
+            return ServedSet(hash_set, partner.agency, View({}), self._audiences.labels(tx, hash_set), {})
+        sight = self._audiences.sight(tx, hash_set, PartnerRef(partner.agency, partner.jurisdiction))
+        return ServedSet(hash_set, partner.agency, sight.view, sight.labels, sight.rights)
 
     # The feed head
 
-    def _present(
-        self, tx: Transaction, name: str, partner: IdentityCard
-    ) -> tuple[ServedSet, FeedHead, SealedHead | None]:
+    def _present(self, tx: Transaction, served: ServedSet, partner: IdentityCard) -> tuple[FeedHead, SealedHead | None]:
         """What a head would say now, and the one issued before if it says so still."""
-        served = self._visible(tx, name, partner)
-        sums = Sums(tx, served.id, digest_key(self._node, served.hash_set))
-        shown = {number: one.groups for number, one in served.view.labels.items()}
+        count, state = self._audiences.counted(tx, served.hash_set, served.view)
         now = self._node.clock()
         head = FeedHead(
             hub=self._node.agency,
-            set_name=name,
+            set_name=served.hash_set.name,
             partner=partner.agency,
             purpose=served.hash_set.purpose,
-            cursor=Cursor(served.hash_set.epoch, served.view.digest, served.hash_set.seq),
-            count=sums.entries(shown),
-            state=sums.state(shown),
-            key=sums.key.hex(),
+            cursor=served.cursor,
+            count=count,
+            state=state,
+            key=self._audiences.key(tx, served.hash_set).hex(),
             issued=now,
             expires=now + self._node.settings.head_lifetime_hours * 3600,
         )
         issued = tx.sets.head(served.id, partner.agency)
         if issued is None:
-            return served, head, None
+            return head, None
         held = replace(head, issued=issued.issued, expires=issued.expires)
         if not self._still_true(issued, held, now, partner):
-            return served, head, None
-        return served, head, SealedHead(held, issued.etag, issued.sealed)
+            return head, None
+        return head, SealedHead(held, issued.etag, issued.sealed)
 
     def _still_true(self, issued: FeedHeadRow, held: FeedHead, now: int, partner: IdentityCard) -> bool:
         """Whether `held` is what was issued, for the same keys of the partner. Re-signed at half life."""
@@ -310,9 +441,71 @@ class Server:
 
     # The page
 
+    def _asked(self, tx: Transaction, partner: str, name: str, cursor: Cursor, *, whole: bool = True) -> _Asked:
+        """Who asks for a page from a cursor, and everything that decides which one that is.
+
+        Args:
+            whole: whether it is to bring everything since the cursor, so that history must reach back to it.
+
+        Raises:
+            StaleCursorError: history does not.
+        """
+        card, served = self._admitted(tx, partner, name)
+        issued = tx.sets.head(served.id, partner)
+        if issued is None:
+            raise NotFoundError("ask for the feed head first")
+        stands, hash_set = _issued_cursor(issued.content), served.hash_set
+        # The view of a head was given with it; any other must be looked up.
+        known = cursor.view in (NO_VIEW, stands.view) or tx.sets.view(served.id, partner, cursor.view) is not None
+        is_old = known and cursor.view != NO_VIEW and cursor.epoch == hash_set.epoch and cursor.seq < hash_set.horizon
+        if whole and is_old:
+            follower = tx.sets.follower(served.id, partner)
+            if follower is None or follower.since < hash_set.horizon:
+                raise StaleCursorError(
+                    "what was withdrawn since this cursor is no longer known", cursor=START.to_json()
+                )
+        place = Place(
+            set_id=served.id,
+            state=(hash_set.epoch, hash_set.seq),
+            view=served.view.digest,
+            policy=self._node.policy.digest,
+            cursor=cursor,
+            known=known,
+            until=stands.seq,
+            room=self._node.settings.page_changes,
+            signing_key=self._node.keystore.signing_key.public.key_set_id,
+        )
+        return _Asked(card, served, place, stands.view)
+
+    def _make(self, partner: str, name: str, cursor: Cursor) -> Body | None:
+        """A page for a class, kept for the next of it; None when there is nothing to bring."""
+        with self._shelf.reading(self._node.store) as tx:
+            asked = self._asked(tx, partner, name, cursor)
+            draft, views = self._draft(tx, asked.served, cursor, asked.place.until, asked.place.room)
+        if draft is None:
+            return None
+        body = self._seal(draft, views, asked.place)
+        self._bodies.keep(body)
+        return body
+
+    def _is_outdated(self, tx: Transaction, served: ServedSet, body: Body) -> bool:
+        """Whether something that came since a page was made replaces an entry that may be in it."""
+        _, seq = body.place.state
+        if served.hash_set.seq == seq:
+            return False
+        since = tx.blocks.beyond(served.id, served.hash_set.epoch, seq, served.hash_set.seq, most=MAX_LOOKED_THROUGH)
+        if len(since) == MAX_LOOKED_THROUGH:
+            return True
+        for block in self._shelf.get_all(tx, since, TOLD_PARTS):
+            rows = decode(block, ["seq", "prev_seq"])
+            before = rows.ints("prev_seq")[rows.ints("seq") > seq]
+            if ((before > 0) & (before <= body.head.end.seq)).any():
+                return True
+        return False
+
     def _draft(
-        self, tx: Transaction, served: ServedSet, cursor: Cursor, until: int
-    ) -> tuple[_Draft | None, list[View]]:
+        self, tx: Transaction, served: ServedSet, cursor: Cursor, until: int, room: int
+    ) -> tuple[Draft | None, list[View]]:
         """The page from `cursor`, and the views that its ends name."""
         stored = tx.sets.view(served.id, served.partner, cursor.view) if cursor.view != NO_VIEW else None
         epoch = served.hash_set.epoch
@@ -325,7 +518,6 @@ class Server:
         held = {n: shown for n, shown in old.labels.items() if n not in left}
         # 2. Labels newly in view are filled up to the cursor, as far as the page goes.
         blocks: list[Block] = []
-        room = self._node.settings.page_changes
         if start.seq:
             blocks, held, room = self._backfill(tx, served, held, start.seq, room)
         else:
@@ -333,14 +525,14 @@ class Server:
         # 3. When all of them are full, the changes after the cursor.
         seq = start.seq
         if held.keys() == target.keys() and all(one.until_seq is None for one in held.values()) and room > 0:
-            changes, seq = self._changes(tx, served, start.seq, until, room)
+            changes, seq = self._changes(tx, served, start.seq, until, room, first=not blocks)
             blocks = changes + blocks  # removals stand first
         view = served.view if held == target else View(held)
         end = Cursor(epoch, view.digest, seq)
         if not reset and end == cursor:
             return None, []
         new = {n for n in held if n not in old.labels or n in left}
-        labels = self._page_labels(served, new | {block.header.label for block in blocks} - {REMOVALS_LABEL})
+        labels = served.described(new | {block.header.label for block in blocks} - {REMOVALS_LABEL})
         head = PageHead(
             hub=self._node.agency,
             set_name=served.hash_set.name,
@@ -353,7 +545,7 @@ class Server:
             blocks=len(blocks),
             changes=sum(block.header.count for block in blocks),
         )
-        return _Draft(head, blocks), [view, served.view]
+        return Draft(head, blocks), [view, served.view]
 
     def _known_view(self, served: ServedSet, cursor: Cursor, stored: str) -> View:
         return served.view if cursor.view == served.view.digest else View.parse(stored.encode())
@@ -363,65 +555,92 @@ class Server:
     ) -> tuple[list[Block], dict[int, LabelView], int]:
         """Live rows of labels newly in view, by ascending seq up to the cursor."""
         held = dict(held)
-        blocks: list[Block] = []
+        chosen: list[tuple[BlockRow, Mask]] = []
         for number, shown in sorted(served.view.labels.items()):
             before = held.get(number)
             if before is not None and before.until_seq is None:
                 continue
-            after = before.until_seq or 0 if before is not None else 0
-            for row in self._stored(tx, served, after, upto, label=number):
-                if room <= 0:
-                    held[number] = replace(shown, until_seq=after)
-                    return blocks, held, 0
-                found = self._live(tx, served, row)
-                rows = decode(self._shelf.get(tx, row, HISTORY_PARTS), HISTORY)
-                seq = rows.ints("seq")
-                mask = found & (seq > after) & (seq <= upto)
-                blocks += self._projected(tx, served, [(row, mask)])
-                room -= _cost(row)
-                after = min(row.last_seq, upto)
-            held[number] = shown
-        return blocks, held, room
+            after = 0 if before is None else before.until_seq or 0
+            while after < upto:
+                rows, end = self._reach(tx, served, after, upto, room, label=number, first=not chosen)
+                if end == after:
+                    break
+                chosen += self._live_rows(tx, served, rows, after, end)
+                room -= sum(map(cost, rows))
+                after = end
+            held[number] = shown if after >= upto else replace(shown, until_seq=after)
+            if after < upto:
+                return self._projected(tx, served, chosen), held, 0
+        return self._projected(tx, served, chosen), held, room
+
+    def _live_rows(
+        self, tx: Transaction, served: ServedSet, rows: Sequence[BlockRow], after: int, end: int
+    ) -> list[tuple[BlockRow, Mask]]:
+        """The blocks with a mask of their live rows in (after, end]."""
+        seqs = [decode(block, ["seq"]).ints("seq") for block in self._shelf.get_all(tx, rows, [EXISTENCE])]
+        with self._shelf.index(tx, served.id) as index:
+            live = [index.live_rows(block_id(row)) for row in rows]
+        return [(row, mask & (seq > after) & (seq <= end)) for row, mask, seq in zip(rows, live, seqs, strict=True)]
 
     def _changes(
-        self, tx: Transaction, served: ServedSet, after: int, until: int, room: int
+        self, tx: Transaction, served: ServedSet, after: int, until: int, room: int, *, first: bool
     ) -> tuple[list[Block], int]:
-        """Blocks of what the view shows of the changes in (after, until], as far as there is room (or one block)."""
-        stored: list[BlockRow] = []
-        for row in self._stored(tx, served, after, until):
-            room -= _cost(row)
-            if stored and room < 0:
-                break
-            stored.append(row)
+        """Blocks of what the view shows of the changes in (after, end], and that end."""
+        stored, end = self._reach(tx, served, after, until, room, first=first)
         if not stored:
-            return [], until
-        end = min(stored[-1].last_seq, until)
-        read = [decode(block, HISTORY) for block in self._shelf.get_all(tx, stored, HISTORY_PARTS)]
+            return [], end
+        read = [decode(block, TOLD) for block in self._shelf.get_all(tx, stored, TOLD_PARTS)]
         inside = [(rows.ints("seq") > after) & (rows.ints("seq") <= end) for rows in read]
         taken = [rows.take(mask) for rows, mask in zip(read, inside, strict=True)]
         labels = joined([constant(row.label, rows.n) for row, rows in zip(stored, taken, strict=True)])
         history = concat(taken)
+        order = history.ints("seq").argsort()
+        history, labels = history.take(order), labels[order]
         selection = select_delta(history, set(served.view.labels), labels, after)
+        send = selection.send.copy()
+        send[order] = selection.send  # in the order of the blocks again
         blocks = self._removals(served, history, selection)
         chosen, at = [], 0
         with self._shelf.index(tx, served.id) as index:
             for row, mask, part in zip(stored, inside, taken, strict=True):
                 live = index.live_rows(block_id(row))
-                chosen.append((row, _spread(mask, selection.send[at : at + part.n]) & live))
+                chosen.append((row, _spread(mask, send[at : at + part.n]) & live))
                 at += part.n
         return blocks + self._projected(tx, served, chosen), end
 
-    def _stored(
-        self, tx: Transaction, served: ServedSet, after: int, until: int, *, label: int | None = None
-    ) -> list[BlockRow]:
-        """Blocks with changes in (after, until], in order of seq."""
-        rows = [row for row in tx.blocks.of_set(served.id, after_seq=after) if row.first_seq <= until]
-        rows = [row for row in rows if row.epoch == served.hash_set.epoch and (label is None or row.label == label)]
-        return sorted(rows, key=lambda row: row.first_seq)
+    def _reach(
+        self,
+        tx: Transaction,
+        served: ServedSet,
+        after: int,
+        until: int,
+        room: int,
+        *,
+        first: bool,
+        label: int | None = None,
+    ) -> tuple[list[BlockRow], int]:
+        """The blocks with every change in (after, end], as far as there is room, and that end.
 
-    def _live(self, tx: Transaction, served: ServedSet, row: BlockRow) -> Mask:
-        with self._shelf.index(tx, served.id) as index:
-            return index.live_rows(block_id(row))
+        Args:
+            first: whether nothing is in the page yet: then something must go, if a part of a block only.
+            label: only the entries of this label.
+        """
+
+        def ask(beyond: int) -> list[BlockRow]:
+            epoch = served.hash_set.epoch
+            return tx.blocks.beyond(served.id, epoch, beyond, until, most=BLOCKS_AT_ONCE, label=label)
+
+        rows, fits = next_blocks(ask, after, room)
+        if not rows:
+            return [], until
+        if fits:
+            return rows, min(rows[-1].last_seq, until)
+        if not first:
+            return [], after
+        read = self._shelf.get_all(tx, rows, [EXISTENCE])
+        seqs = [(row, decode(block, ["seq"]).ints("seq")) for row, block in zip(rows, read, strict=True)]
+        left = [(row, seq[(seq > after) & (seq <= until)]) for row, seq in seqs]
+        return rows, end_within(left, room)
 
     def _projected(self, tx: Transaction, served: ServedSet, chosen: Sequence[tuple[BlockRow, Mask]]) -> list[Block]:
         """Blocks with the parts that the view shows: copied where every row goes, cut where some do not."""
@@ -469,15 +688,6 @@ class Server:
             for piece in cut(removals)
         ]
 
-    def _page_labels(self, served: ServedSet, numbers: set[int]) -> tuple[PageLabel, ...]:
-        described = []
-        for number in sorted(numbers):
-            row, label = served.labels[number]
-            shown = served.view.labels[number]
-            attributes = shown_attributes(label, shown.groups)
-            described.append(PageLabel(number, row.digest.hex(), attributes, shown.groups, shown.obligations))
-        return tuple(described)
-
     # Sealing and logging
 
     def _manifest(
@@ -498,42 +708,37 @@ class Server:
             payload_type=payload_type,
         )
 
-    def _seal(self, head: PageHead, raw: BytesIO, partner: IdentityCard) -> SealedPage:
-        """One body for the audience class, with a header for this partner."""
+    def _seal(self, draft: Draft, views: Sequence[View], place: Place) -> Body:
+        """The page packed, signed and sealed; what is left to make is a header for each partner."""
+        raw = BytesIO()
+        dump_page(draft.head, draft.blocks, raw)
+        head = draft.head
         expires = self._node.clock() + self._node.settings.head_lifetime_hours * 3600
-        first = min(head.start.seq, head.end.seq)
+        span = (head.end.epoch, min(head.start.seq, head.end.seq), head.end.seq)
         audience = envelope.view_audience(head.target)
-        span = (head.end.epoch, first, head.end.seq)
         manifest = self._manifest(audience, head.set_name, span, expires=expires, payload_type=PAGE_TYPE)
+        octets = BytesIO()
         raw.seek(0)
-        body = BytesIO()
-        sealed = envelope.seal(manifest, raw, body, self._node.keystore.signing_key, self._node.random)
-        header = sealed.header_for(*partner.opening)
-        return SealedPage(head, manifest.message_id, sealed.manifest_digest, header + body.getvalue())
+        sealed = envelope.seal(manifest, raw, octets, self._node.keystore.signing_key, self._node.random)
+        page_digest = hashlib.sha256(raw.getbuffer()).hexdigest()
+        return Body(place, head, views, sealed, octets.getvalue(), page_digest, self._node.clock())
 
-    def _page_event(  # noqa: PLR0917  what the log tells of a page is just this much
-        self,
-        kind: EventKind,
-        partner: IdentityCard,
-        head: PageHead,
-        sealed: SealedPage,
-        raw: bytes,
-        served: ServedSet,
-    ) -> Event:
+    def _page_event(self, kind: EventKind, page: SealedPage, body: Body, served: ServedSet) -> Event:
+        head, partner = page.head, served.partner
         details: dict[str, object] = {
-            "partner": partner.agency,
-            "message_id": sealed.message_id,
-            "manifest_digest": sealed.manifest_digest,
+            "partner": partner,
+            "message_id": page.message_id,
+            "manifest_digest": page.manifest_digest,
             "withheld": len(served.labels) - len(served.view.labels),
             "set": head.set_name,
             "epoch": head.end.epoch,
             "from_seq": head.start.seq,
             "until_seq": head.end.seq,
             "view": head.end.view,
-            "page_digest": hashlib.sha256(raw).hexdigest(),
+            "page_digest": body.page_digest,
             "changes": head.changes,
         }
-        return self._node.event(kind, actor=self._node.agency, subject=partner.agency, details=details)
+        return self._node.event(kind, actor=self._node.agency, subject=partner, details=details)
 
     def _head_event(self, head: FeedHead) -> Event:
         details: dict[str, object] = {
@@ -582,10 +787,20 @@ class Server:
         return [*events, changed]
 
 
-def _cost(row: BlockRow) -> int:
-    """What a block takes of a page's room, in changes: large values and tiny blocks cost more than their count."""
-    stored = sum(part.stored_bytes for part in stored_header(row).parts)
-    return max(row.count, stored // BYTES_OF_A_CHANGE, CHANGES_OF_A_BLOCK)
+def _noted(row: Follower | None) -> Cursor | None:
+    return None if row is None else Cursor(row.epoch, row.view, row.seq)
+
+
+@lru_cache(maxsize=1024)
+def _issued_cursor(content: str) -> Cursor:
+    """Where a stored feed head says that the set stands; the same head is met at every page."""
+    return FeedHead.parse(content.encode()).cursor
+
+
+def _sealed_page(body: Body, partner: IdentityCard) -> SealedPage:
+    header, tag = body.header_for(partner.agency, partner.opening)
+    manifest = body.sealed.manifest
+    return SealedPage(body.head, manifest.message_id, body.sealed.manifest_digest, header, body.octets, tag)
 
 
 def head_etag(head: FeedHead, keys: Sequence[SealingKey]) -> str:

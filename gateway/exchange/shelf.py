@@ -17,16 +17,18 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 
-from gateway.columns.block import DIGEST_CONTEXT, Block, BlockHeader, decode, parse_header
+from gateway.columns.block import DIGEST_CONTEXT, Block, BlockHeader, decode_together, parse_header
 from gateway.columns.index import Arrival, SetIndex
-from gateway.columns.rows import COLUMNS, EXISTENCE, Octets, Rows, Text
+from gateway.columns.rows import COLUMNS, EXISTENCE, Octets, Rows, Text, constant
 from gateway.crypto.keys import Random
 from gateway.crypto.seal import DataKey
-from gateway.errors import AuditBrokenError, MalformedError, VerificationError
-from gateway.store import Transaction
+from gateway.errors import AuditBrokenError, ConflictError, MalformedError, VerificationError
+from gateway.store import Store, Transaction
 from gateway.store.tables import BlockPart, BlockRow
 
 CHANGES, REMOVALS, REFUSED = "changes", "removals", "refused"
+HISTORY = "history"  # of an own set: where rows that were replaced stood, without their values (`compacting`)
+BARRED = "barred"  # of a mirror: as refused ones, but by the never-again list, whatever policy says
 ITEMS_PART = 254  # beside a refused block's existence part: the state digest items of what was not kept
 # By what an entry is found again: its digests, and the reference under which its owner imported it.
 INDEXED = ("md5", "sha1", "sha256", "sha512", "pdq", "photodna", "source_ref")
@@ -52,6 +54,7 @@ class Shelf:
         self._random = random
         self._residents: dict[int, _Resident] = {}
         self._following = threading.RLock()
+        self._handed = _Handed()
 
     def salt(self) -> bytes:
         """A part's 16 fresh random bytes."""
@@ -66,14 +69,16 @@ class Shelf:
         *,
         first_leaf: int,
         items: Sequence[bytes] = (),
+        rows: Sequence[Rows] = (),
     ) -> None:
         """Add blocks in their order of arrival; block i is leaf `first_leaf` + i of the audit log.
 
         Args:
             items: for refused blocks, what stands in place of their values.
+            rows: of the blocks, where they are at hand: the index takes them from here once the blocks are committed.
         """
         next_id = tx.blocks.next_id()
-        rows, parts = [], []
+        stored, parts = [], []
         for number, block in enumerate(blocks):
             block_id = next_id + number
             key = DataKey.generate(self._random)
@@ -94,11 +99,13 @@ class Shelf:
             plain = dict(block.parts) | ({ITEMS_PART: items[number]} if items else {})
             row.parts = " ".join(map(str, sorted(plain)))
             row.wrapped_key = self._master.wrap(key, _row_context(row), self._random)
-            rows.append(row)
+            stored.append(row)
             for part, raw in plain.items():
                 sealed = key.seal(raw, _context(block_id, part), self._random)
                 parts.append(BlockPart(block_id=block_id, part=part, sealed=sealed))
-        tx.blocks.add(rows, parts)
+        tx.blocks.add(stored, parts)
+        for row, made in zip(stored, rows, strict=False):
+            self._handed.add(row, made)
 
     def get(self, tx: Transaction, row: BlockRow, parts: Iterable[int] | None = None) -> Block:
         """The block with the parts wanted that are stored (None: all), each checked against the header."""
@@ -135,10 +142,24 @@ class Shelf:
             return key.open(sealed, _context(block_id(row), ITEMS_PART))
 
     @contextmanager
+    def reading(self, store: Store) -> Iterator[Transaction]:
+        """A read transaction that asks the index: meanwhile no thread of this process moves the index beyond its state.
+
+        Where readers keep the state that they began with while others commit (PostgreSQL, SQLite with a write-ahead
+        log), the index could otherwise be newer than what they see.
+        """
+        with self._following, store.reading() as tx:
+            yield tx
+
+    @contextmanager
     def index(self, tx: Transaction, set_id: int) -> Iterator[SetIndex]:
         """The set's resident index, for one thread at a time, as of what is committed.
 
-        A transaction asks before it puts blocks, never after: what it put might still be rolled back.
+        A transaction asks before it puts blocks, never after: what it put might still be rolled back. One that only
+        reads begins with `reading`.
+
+        Raises:
+            ConflictError: this transaction reads a state that another thread's has left behind in the index.
         """
         assert not tx.blocks.changed, "the index would follow what is not committed"
         with self._following:
@@ -146,23 +167,79 @@ class Shelf:
             if resident is None:
                 resident = _Resident(SetIndex(self._random.bytes(32)), drop_id=tx.blocks.last_drop(set_id))
                 self._residents[set_id] = resident
+            last_drop = tx.blocks.last_drop(set_id)
+            if last_drop < resident.drop_id:  # followed by another thread, whose transaction began later
+                raise ConflictError("the set was rewritten while it was read", remedy="try again")
+            drops = tx.blocks.dropped(set_id, resident.drop_id) if last_drop > resident.drop_id else []
             arrived = tx.blocks.of_set(set_id, after_id=resident.block_id)
+            if not arrived and resident.block_id and not tx.blocks.has_seen(resident.block_id):
+                raise ConflictError("the set was changed while it was read", remedy="try again")
             for some in _readable(arrived):
-                blocks = self.get_all(tx, some, INDEXED_PARTS)
-                resident.index.append_all([_arrival(row, block) for row, block in zip(some, blocks, strict=True)])
+                resident.index.append_all(self._arrivals(tx, some))
                 resident.blocks.update(map(block_id, some))
                 resident.block_id = block_id(some[-1])
-            for drop_id, dropped in tx.blocks.dropped(set_id, resident.drop_id):
+            for drop_id, dropped in drops:
                 if dropped in resident.blocks:
                     resident.index.drop_block(dropped)
                     resident.blocks.remove(dropped)
                 resident.drop_id = drop_id
             yield resident.index
 
+    def _arrivals(self, tx: Transaction, some: Sequence[BlockRow]) -> list[Arrival]:
+        found: dict[int, Arrival] = {}
+        for row in some:
+            arrival = _history(row) if row.kind == HISTORY else self._handed.take(row)
+            if arrival is not None:
+                found[block_id(row)] = arrival
+        unread = [row for row in some if block_id(row) not in found]
+        # A refused block has no more than existence.
+        for together in decode_together(self.get_all(tx, unread, INDEXED_PARTS), ["entry_id", "kind", *INDEXED]):
+            for place, (_, rows) in zip(together.places, together.each(), strict=True):
+                found[block_id(unread[place])] = _arrival(unread[place], rows)
+        return [found[block_id(row)] for row in some]
 
-def _arrival(row: BlockRow, block: Block) -> Arrival:
-    """A block as the index takes it in; a refused one has no more than existence."""
-    rows = decode(block, ["entry_id", "kind", *INDEXED])
+
+class _Handed:
+    """Rows of blocks that were put a moment ago, so that the index need not read, open and hash them again.
+
+    A row is taken over only for a block that the store shows under the very digest that was put: what was rolled back,
+    or put by another node under the same number, is not the same block.
+    """
+
+    def __init__(self) -> None:
+        self._arrivals: dict[int, tuple[bytes, Arrival]] = {}
+        self._rows = 0
+        self._changing = threading.Lock()
+
+    def add(self, stored: BlockRow, rows: Rows) -> None:
+        """Keep the rows of a block, in place of the oldest where there are too many."""
+        with self._changing:
+            self._drop(block_id(stored))
+            self._arrivals[block_id(stored)] = stored.digest, _arrival(stored, rows)
+            self._rows += rows.n
+            while self._rows > READ_AT_ONCE and len(self._arrivals) > 1:
+                self._drop(next(iter(self._arrivals)))
+
+    def take(self, stored: BlockRow) -> Arrival | None:
+        """The rows of a stored block, once."""
+        with self._changing:
+            digest, arrival = self._drop(block_id(stored))
+        return arrival if digest == stored.digest else None
+
+    def _drop(self, number: int) -> tuple[bytes, Arrival | None]:
+        digest, arrival = self._arrivals.pop(number, (b"", None))
+        self._rows -= len(arrival.kinds) if arrival is not None else 0
+        return digest, arrival
+
+
+def _history(row: BlockRow) -> Arrival:
+    """A block of rows that were replaced: they stand in it, and speak of no entry any more. No entry has the id 0."""
+    nothing = constant(0, row.count)
+    return Arrival(block_id(row), nothing, {}, nothing)
+
+
+def _arrival(row: BlockRow, rows: Rows) -> Arrival:
+    """The rows of a block as the index takes them in."""
     return Arrival(block_id(row), rows.ints("entry_id"), searchable(rows), rows.ints("kind"))
 
 

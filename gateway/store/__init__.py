@@ -1,51 +1,82 @@
 """The only SQL. One `Store.transaction()` per deed: a change and its audit leaves commit together or not at all.
 
-    with store.transaction() as tx:          # takes the write lock at once (BEGIN IMMEDIATE)
+    with store.transaction() as tx:          # one writer at a time, over all threads, processes and nodes
         tx.sets.advance_mirror(...)          # compare-and-swap
         tx.log.append([event], blocks=[...]) # leaves of the same commit
     # committed here; a crash before this line leaves nothing, a crash after it leaves all of it
 
 `Store.reading()` gives the same object over a read transaction; nobody keeps one open across a network or file write,
-since in rollback-journal mode an open reader blocks every commit.
+since in SQLite's rollback-journal mode an open reader blocks every commit.
 
-SQLite is the embedded default. Rollback journal (TRUNCATE, synchronous=EXTRA) unless the library is 3.51.3 or newer:
-older ones have the WAL-reset corruption bug when two connections checkpoint at once (sqlite.org, "WAL-reset bug").
+SQLite is the embedded default (`sqlite`); PostgreSQL serves several nodes of one gateway (`postgresql`). What differs
+between them is in these two modules and in `upserts`.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy import Connection, Engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
-from sqlalchemy.pool import QueuePool
 
-from gateway.errors import ConfigError, ConflictError, OverloadedError
+from gateway.errors import ConfigError, ConflictError, GatewayError, OverloadedError
+from gateway.store import copying
 from gateway.store.alarms import Alarms
 from gateway.store.blocks import Blocks
+from gateway.store.evidence import Evidence
 from gateway.store.keys import Keys
 from gateway.store.log import Log, LogSigner
 from gateway.store.mail import Mail
+from gateway.store.neveragain import NeverAgain
 from gateway.store.people import People
 from gateway.store.schedule import Schedule
 from gateway.store.secrets import Secrets
 from gateway.store.sets import Sets
+from gateway.store.sqlite import SQLite
 from gateway.store.tokens import Tokens
 from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
 
-NEWEST_REVISION = "0002"  # of migrations/versions; a test holds both together
-WAL_SAFE_SQLITE = (3, 51, 3)
+NEWEST_REVISION = "0007"  # of migrations/versions; a test holds both together
 BUSY_TIMEOUT_MS = 60_000  # an import batch of another process holds the lock for a few seconds at most
 POOL_CONNECTIONS = 8
+
+
+class Database(Protocol):
+    """What differs between the databases that a store can be in."""
+
+    engine: Engine
+
+    def begin(self, connection: Connection, deed: str, /) -> None:
+        """Begin a transaction that will "read", "write", look at the "catalogue", or change the "schema"."""
+
+    def describe(self, connection: Connection, /) -> str:
+        """Which database this is, for people: never with a password."""
+
+    def check(self, connection: Connection, /) -> None:
+        """ConfigError for a new database in which a store cannot be."""
+
+    def snapshot(self, folder: Path, /) -> AbstractContextManager[Connection]:
+        """One consistent state for as long as it is read. `folder`: on the disk of the database, for what it needs."""
+
+    def number_on(self, connection: Connection, /) -> None:
+        """Rows whose numbers the database gives are numbered after those that were put there with theirs."""
+
+    def scrub(self) -> None:
+        """What was deleted, keys of blocks above all, is in none of the database's own files any more."""
+
+    def integrity(self, connection: Connection, /) -> str:
+        """The database's own word on itself: "ok", or the first damage."""
+
+    def explain(self, error: DatabaseError, /) -> GatewayError | None:
+        """What an error means that SQLAlchemy has no class of its own for; None if it is a bug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +86,7 @@ class Transaction:
     connection: Connection
     sets: Sets
     blocks: Blocks
+    evidence: Evidence
     log: Log
     people: People
     mail: Mail
@@ -64,6 +96,7 @@ class Transaction:
     witness: Witness
     alarms: Alarms
     secrets: Secrets
+    never_again: NeverAgain
 
 
 class Store:
@@ -75,7 +108,8 @@ class Store:
     """
 
     def __init__(self, url: str, log_signer: LogSigner) -> None:
-        self._engine = _engine(url)
+        self._database = _database(url)
+        self._engine = self._database.engine
         self._signer = log_signer
         self._writing = threading.Lock()
 
@@ -86,12 +120,45 @@ class Store:
 
     def migrate(self) -> None:
         """Bring the schema to the newest version; an unknown newer one is refused."""
-        with _mapped_errors():
+        with self._mapped_errors():
             if self._revision() == NEWEST_REVISION:
                 return  # nothing to write, so nobody who writes is waited for
             from gateway.store.migrate import upgrade  # noqa: PLC0415  alembic is slow to import and rarely needed
 
-            upgrade(self._engine)
+            upgrade(self._engine, self._database.check)
+
+    @contextmanager
+    def snapshot(self, folder: Path) -> Iterator[Transaction]:
+        """One consistent state, to be read for as long as it takes, while others write.
+
+        Args:
+            folder: on the disk of the database; a copy may lie there meanwhile, under no name.
+        """
+        with self._mapped_errors(), self._database.snapshot(folder) as connection:
+            yield self._bind(connection)
+
+    def load(self, revision: str, tables: Iterable[copying.TableRows]) -> None:
+        """Put a copy into this empty database: all of it, or nothing. Then it is brought to the newest schema.
+
+        Args:
+            revision: of the schema under which the rows were read.
+
+        Raises:
+            ConflictError: the database holds something.
+            ConfigError: a newer version of this program wrote the copy.
+            MalformedError: it does not fit its schema.
+        """
+        from gateway.store.migrate import upgrade  # noqa: PLC0415  as above
+
+        with self._mapped_errors():
+            copying.check_empty(self._engine)
+            upgrade(self._engine, self._database.check, revision)
+            with self._engine.connect() as connection:
+                writing = connection.execution_options(deed="schema")
+                with writing.begin():
+                    copying.write_tables(writing, tables)
+                    self._database.number_on(writing)
+            upgrade(self._engine, self._database.check)
 
     def _revision(self) -> str | None:
         """The schema's revision; None for a new database."""
@@ -104,8 +171,8 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A write transaction: commits at the end of the block, rolls back on any exception."""
-        with self._writing, _mapped_errors(), self._engine.connect() as connection:
-            writing = connection.execution_options(write=True)
+        with self._writing, self._mapped_errors(), self._engine.connect() as connection:
+            writing = connection.execution_options(deed="write")
             with writing.begin() as unit:
                 tx = self._bind(writing)
                 yield tx
@@ -117,8 +184,10 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
         """A short read transaction: one consistent state."""
-        with _mapped_errors(), self._engine.connect() as connection, connection.begin():
-            yield self._bind(connection)
+        with self._mapped_errors(), self._engine.connect() as connection:
+            reading = connection.execution_options(deed="read")
+            with reading.begin():
+                yield self._bind(reading)
 
     def before_commit(self) -> None:
         """A crash here leaves nothing of the deed. Fault tests replace this method."""
@@ -126,15 +195,53 @@ class Store:
     def after_commit(self) -> None:
         """A crash here leaves all of the deed. Fault tests replace this method."""
 
+    def describe(self) -> str:
+        """Which database this is, for people: never with a password."""
+        with self.reading() as tx:
+            return self._database.describe(tx.connection)
+
+    def integrity(self) -> str:
+        """The database's own word on itself: "ok", or the first damage. Reads all of it.
+
+        Raises:
+            ConfigError: it is so damaged that it cannot say, or its server is set up to lose what it confirmed.
+        """
+        with self.reading() as tx:
+            return self._database.integrity(tx.connection)
+
+    def scrub(self) -> None:
+        """What was deleted, keys of blocks above all, is in none of the database's own files any more.
+
+        What the disk keeps of files of before, and what replicas and archives of a server keep, is out of its reach.
+        """
+        with self._mapped_errors():
+            self._database.scrub()
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        """Database errors as ours: a lost race is a conflict, a full or locked one is overload, a bug stays a bug."""
+        try:
+            yield
+        except IntegrityError as error:
+            raise ConflictError("another deed was first") from error
+        except (OperationalError, NoConnectionError) as error:
+            raise OverloadedError("the database cannot be used now") from error
+        except DatabaseError as error:
+            meaning = self._database.explain(error)
+            if meaning is None:
+                raise
+            raise meaning from error
 
     def _bind(self, connection: Connection) -> Transaction:
         return Transaction(
             connection=connection,
             sets=Sets(connection),
             blocks=Blocks(connection),
+            evidence=Evidence(connection),
             log=Log(connection, self._signer),
             people=People(connection),
             mail=Mail(connection),
@@ -144,64 +251,35 @@ class Store:
             witness=Witness(connection),
             alarms=Alarms(connection),
             secrets=Secrets(connection),
+            never_again=NeverAgain(connection),
         )
 
 
-def _engine(url: str) -> Engine:
-    """An engine whose transactions are ours to begin, with the pragmas of DESIGN.md section 5."""
-    if not url.startswith("sqlite"):
-        raise ConfigError("this version stores in SQLite only", place="database_url")
-    engine = create_engine(
-        url, poolclass=QueuePool, pool_size=POOL_CONNECTIONS, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
-    )
-
-    @event.listens_for(engine, "connect")
-    def _pragmas(dbapi: sqlite3.Connection, _record: Any) -> None:
-        dbapi.isolation_level = None  # the driver must not begin transactions of its own
-        journal = "WAL" if sqlite3.sqlite_version_info >= WAL_SAFE_SQLITE else "TRUNCATE"
-        level = "FULL" if journal == "WAL" else "EXTRA"
-        dbapi.execute(f"PRAGMA journal_mode={journal}")
-        for pragma in (
-            f"synchronous={level}",
-            "foreign_keys=ON",
-            "trusted_schema=OFF",
-            "secure_delete=ON",
-            "cell_size_check=ON",
-        ):
-            dbapi.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine
-
-
-@contextmanager
-def _mapped_errors() -> Iterator[None]:
-    """Database errors as ours: a lost race is a conflict, a full or locked database is overload, a bug stays a bug."""
+def _database(url: str) -> Database:
+    """The database of a URL. What an error says of the URL may hold a password, so nothing of it goes on."""
     try:
-        yield
-    except IntegrityError as error:
-        raise ConflictError("another deed was first") from error
-    except (OperationalError, NoConnectionError) as error:
-        raise OverloadedError("the database cannot be used now") from error
-    except DatabaseError as error:
-        if type(error) is not DatabaseError:
-            raise
-        # sqlite3 has no class of its own for SQLITE_CORRUPT and SQLITE_NOTADB.
-        raise ConfigError(
-            "the database file is damaged, or not a database", remedy="restore it from a backup"
-        ) from error
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigError("the database URL cannot be read", place="database") from None
+    options = {"busy_timeout_ms": BUSY_TIMEOUT_MS, "connections": POOL_CONNECTIONS}
+    database: Database
+    match parsed.drivername:
+        case "sqlite" | "sqlite+pysqlite":
+            database = SQLite(parsed, **options)
+        case "postgresql" | "postgresql+psycopg":
+            from gateway.store.postgresql import PostgreSQL  # noqa: PLC0415  its driver is slow to import
+
+            database = PostgreSQL(parsed, **options)
+        case _:
+            raise ConfigError("the database is neither SQLite nor PostgreSQL through psycopg", place="database")
+
+    @event.listens_for(database.engine, "begin")
+    def _begin(connection: Connection) -> None:
+        database.begin(connection, connection.get_execution_options().get("deed", "catalogue"))
+
+    return database
 
 
 def quick_check(store: Store) -> Callable[[], str]:
     """A function that asks the database for its own integrity word ("ok")."""
-
-    def ask() -> str:
-        with store.reading() as tx:
-            # Damage may be many rows; the first of them is enough.
-            return str(tx.connection.execute(text("PRAGMA quick_check(1)")).scalar_one())
-
-    return ask
+    return store.integrity

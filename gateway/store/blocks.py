@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, select
 from sqlalchemy import func as sql
 
 from gateway.store.tables import BlockPart, BlockPartTable, BlockRow, BlockTable, DroppedBlock, columns, table
@@ -23,6 +23,14 @@ _OF_SET = (
     .where(BLOCK.last_seq > bindparam("after_seq"))
     .order_by(BLOCK.id)
 )
+_BEYOND = (
+    select(*BLOCK)
+    .where(BLOCK.set_id == bindparam("set_id"), BLOCK.epoch == bindparam("epoch"))
+    .where(BLOCK.last_seq > bindparam("after"), BLOCK.first_seq <= bindparam("until"))
+    .order_by(BLOCK.last_seq)
+    .limit(bindparam("most"))
+)
+_BEYOND_OF_LABEL = _BEYOND.where(BLOCK.label == bindparam("label"))
 _SOME = select(*BLOCK).where(BLOCK.id.in_(bindparam("ids", expanding=True))).order_by(BLOCK.id)
 _PARTS = (
     select(PART.block_id, PART.part, PART.sealed)
@@ -34,7 +42,14 @@ _ALL_PARTS = (
     .where(PART.block_id.in_(bindparam("ids", expanding=True)))
     .order_by(PART.block_id, PART.part)
 )
+_LAST_ID = select(sql.max(BLOCK.id)).where(BLOCK.set_id == bindparam("set_id"))
 _LAST_DROP = select(sql.max(DROPPED.id)).where(DROPPED.set_id == bindparam("set_id"))
+_SEEN = select(
+    or_(
+        exists().where(BLOCK.id == bindparam("block_id")),
+        exists().where(DROPPED.block_id == bindparam("block_id")),
+    )
+)
 _DROPS = (
     select(DROPPED.id, DROPPED.block_id)
     .where(DROPPED.set_id == bindparam("set_id"), DROPPED.id > bindparam("after"))
@@ -69,6 +84,26 @@ class Blocks:
         """Blocks of a set in order of arrival, those after an id or that reach beyond a seq."""
         asked = {"set_id": set_id, "after_id": after_id, "after_seq": after_seq}
         return [BlockRow(**row._mapping) for row in self._connection.execute(_OF_SET, asked)]
+
+    def beyond(
+        self, set_id: int, epoch: int, after: int, until: int, *, most: int, label: int | None = None
+    ) -> list[BlockRow]:
+        """The first blocks of a set (or of a label of it) that hold changes in (after, until], by their last seq.
+
+        However large the set is, no more of it is read.
+        """
+        query = _BEYOND if label is None else _BEYOND_OF_LABEL
+        asked = {"set_id": set_id, "epoch": epoch, "after": after, "until": until, "most": most, "label": label}
+        return [BlockRow(**row._mapping) for row in self._connection.execute(query, asked)]
+
+    def last_id(self, set_id: int) -> int:
+        """The id of the newest block of a set, 0 without one."""
+        return int(self._connection.execute(_LAST_ID, {"set_id": set_id}).scalar() or 0)
+
+    def of_earlier_epochs(self, set_id: int, epoch: int) -> list[int]:
+        """Blocks of a set that are from before an epoch, in order of arrival."""
+        query = select(BLOCK.id).where(BLOCK.set_id == set_id, BLOCK.epoch < epoch).order_by(BLOCK.id)
+        return [int(number) for number in self._connection.execute(query).scalars()]
 
     def kinds(self, set_id: int) -> set[tuple[int, str]]:
         """(label, kind) of the blocks of a set."""
@@ -108,9 +143,15 @@ class Blocks:
         if not block_ids:
             return
         self.changed = True
-        self._connection.execute(delete(BlockPartTable).where(PART.block_id.in_(block_ids)))
-        self._connection.execute(delete(BlockTable).where(BLOCK.id.in_(block_ids)))
+        for start in range(0, len(block_ids), MAX_ASKED_AT_ONCE):
+            some = block_ids[start : start + MAX_ASKED_AT_ONCE]
+            self._connection.execute(delete(BlockPartTable).where(PART.block_id.in_(some)))
+            self._connection.execute(delete(BlockTable).where(BLOCK.id.in_(some)))
         self._connection.execute(insert(DroppedBlock), [{"set_id": set_id, "block_id": b} for b in block_ids])
+
+    def has_seen(self, block_id: int) -> bool:
+        """Whether this transaction reads a state from after the arrival of a block, which may be gone since."""
+        return bool(self._connection.execute(_SEEN, {"block_id": block_id}).scalar_one())
 
     def last_drop(self, set_id: int) -> int:
         """The id of the newest drop of a set, 0 without one."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, delete, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.errors import NotFoundError
-from gateway.store.tables import KeySeen, KeyStatement, OwnCard, OwnKey, PartnerKey, columns
+from gateway.store.tables import KeySeen, KeyStatement, OwnCard, OwnKey, PartnerKey, PartnerRestore, columns
+from gateway.store.upserts import put
 
 OWN = columns(OwnKey)
 CARD = columns(OwnCard)
 STATEMENT = columns(KeyStatement)
 PARTNER_KEY = columns(PartnerKey)
+RESTORE = columns(PartnerRestore)
 SEEN = columns(KeySeen)
 
 
@@ -40,9 +41,7 @@ class Keys:
 
     def put_own(self, row: OwnKey) -> None:
         """Keep one of our keys as it stands now."""
-        values = row.model_dump()
-        statement = upsert(OwnKey).values(**values)
-        self._connection.execute(statement.on_conflict_do_update(index_elements=["key_id"], set_=values))
+        put(self._connection, OwnKey, row.model_dump())
 
     def card(self) -> OwnCard | None:
         """The newest card that we handed out."""
@@ -64,12 +63,12 @@ class Keys:
         self._connection.execute(insert(OwnCard), [row.model_dump()])
 
     def statements(self) -> list[KeyStatement]:
-        """All that we ever said of our signing keys, in order."""
+        """All that we ever said of our signing keys and our log, in order."""
         rows = self._connection.execute(select(*STATEMENT).order_by(STATEMENT.id))
         return [KeyStatement(**row._mapping) for row in rows]
 
     def add_statement(self, kind: str, number: int, statement: bytes, now: int) -> None:
-        """Append a succession or a revocation."""
+        """Append a succession, a revocation or a restore."""
         row = {"kind": kind, "number": number, "statement": statement, "created": now}
         self._connection.execute(insert(KeyStatement), [row])
 
@@ -82,9 +81,7 @@ class Keys:
 
     def note_seen(self, row: KeySeen) -> None:
         """Note which card, signing key and revocations a partner knows."""
-        values = row.model_dump()
-        statement = upsert(KeySeen).values(**values)
-        self._connection.execute(statement.on_conflict_do_update(index_elements=["partner"], set_=values))
+        put(self._connection, KeySeen, row.model_dump())
 
     def forget_seen(self, partner: str) -> None:
         """A partner that is removed holds nothing of ours any more."""
@@ -100,7 +97,14 @@ class Keys:
 
     def put_partner_key(self, row: PartnerKey) -> None:
         """Keep a partner's key as it stands now."""
-        values = row.model_dump()
-        statement = upsert(PartnerKey).values(**values)
-        changed = statement.on_conflict_do_update(index_elements=["agency", "key_set_id"], set_=values)
-        self._connection.execute(changed)
+        put(self._connection, PartnerKey, row.model_dump())
+
+    def restores(self, agency: str) -> list[PartnerRestore]:
+        """The restore statements taken of a partner, oldest first."""
+        query = select(*RESTORE).where(RESTORE.agency == agency)
+        rows = self._connection.execute(query.order_by(RESTORE.accepted, RESTORE.number))
+        return [PartnerRestore(**row._mapping) for row in rows]
+
+    def add_restore(self, row: PartnerRestore) -> None:
+        """Keep a restore statement that was taken."""
+        self._connection.execute(insert(PartnerRestore), [row.model_dump()])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 from sqlalchemy import func as sql
 
 from gateway import audit
-from gateway.crypto import merkle
+from gateway.crypto import checkpoint, merkle
 from gateway.errors import AuditBrokenError, NotFoundError
 from gateway.store.tables import AuditCheckpoint, AuditLeaf, AuditNode, columns, table
 
@@ -23,7 +23,7 @@ _KIND, _KIND_CHARS = '"kind":"', 6  # so much of a kind tells those apart that a
 _SIZE = select(sql.max(LEAF.idx))
 _NODE = select(NODE.hash).where(NODE.level == bindparam("level"), NODE.idx == bindparam("index"))
 _NOTE = select(CHECKPOINT.note).where(CHECKPOINT.size == bindparam("size"))
-_LAST_NOTED = select(sql.max(CHECKPOINT.size))
+_LAST_NOTED = select(CHECKPOINT.size, CHECKPOINT.note).order_by(CHECKPOINT.size.desc()).limit(1)
 _ADD_LEAVES = insert(table(AuditLeaf))
 _ADD_NODES = insert(table(AuditNode))
 _ADD_NOTE = insert(table(AuditCheckpoint))
@@ -32,8 +32,12 @@ _ADD_NOTE = insert(table(AuditCheckpoint))
 class LogSigner(Protocol):
     """Signs checkpoints and gives salts: the log's key stays in the keystore."""
 
-    def sign_checkpoint(self, size: int, root: bytes, previous: int) -> bytes:
-        """A C2SP signed note over (size, root) that names the size of the checkpoint before it."""
+    def sign_checkpoint(self, size: int, root: bytes, previous: int, origin: str) -> bytes:
+        """A C2SP signed note over (size, root) that names the size of the checkpoint before it.
+
+        Args:
+            origin: of the log that it belongs to; "" for the first checkpoint of a gateway's first log.
+        """
 
     def salt(self) -> bytes:
         """32 fresh random bytes."""
@@ -46,6 +50,7 @@ class Log:
         self._connection = connection
         self._signer = signer
         self._appended = False
+        self._begun = ""  # the origin of a log that begins in this transaction
         self._cache: dict[tuple[int, int], bytes] = {}
 
     def size(self) -> int:
@@ -56,6 +61,18 @@ class Log:
         if not isinstance(last, int):
             raise AuditBrokenError("audit log: a leaf without a number")
         return last + 1
+
+    def origin(self) -> str | None:
+        """The name that the newest checkpoint gives the log, unverified; None for a log without any."""
+        last = self._connection.execute(_LAST_NOTED).first()
+        return self._begun or None if last is None else checkpoint.origin_of(str(last.note))
+
+    def begin(self, origin: str) -> None:
+        """The log is empty and bears another name: what was in it goes, with its tree and its checkpoints."""
+        for model in (AuditLeaf, AuditNode, AuditCheckpoint):
+            self._connection.execute(delete(model))
+        self._cache.clear()
+        self._appended, self._begun = False, origin
 
     def append(self, events: Sequence[audit.Event], *, blocks: Sequence[bytes] = ()) -> int:
         """Append a leaf for each block digest, then one for each event; returns the index of the first leaf."""
@@ -87,11 +104,11 @@ class Log:
     def checkpoint(self) -> bytes:
         """The signed checkpoint of the log as it stands within this transaction."""
         size = self.size()
-        stored = self._connection.execute(_NOTE, {"size": size}).scalar()
-        if stored is not None:
-            return str(stored).encode()
-        previous = int(self._connection.execute(_LAST_NOTED).scalar() or 0)
-        note = self._signer.sign_checkpoint(size, merkle.root(size, self.read_node), previous)
+        last = self._connection.execute(_LAST_NOTED).first()
+        if last is not None and last.size == size:
+            return str(last.note).encode()
+        previous, origin = (0, self._begun) if last is None else (last.size, checkpoint.origin_of(str(last.note)))
+        note = self._signer.sign_checkpoint(size, merkle.root(size, self.read_node), previous, origin)
         row = {"size": size, "note": note.decode()}
         self._connection.execute(_ADD_NOTE, [row])
         return note
@@ -139,7 +156,8 @@ class Log:
         """Leaves from `start` on whose event is of one of these kinds; perhaps some of kinds that begin alike."""
         # An event is canonical JSON: inside a text a quotation mark stands behind a backslash, so no text looks so, and
         # of its own members `kind` is the first of that name unless its details have one. Searched for once in a row.
-        word = sql.substr(LEAF.event, sql.instr(LEAF.event, _KIND) + len(_KIND), _KIND_CHARS)
+        position = sql.instr if self._connection.dialect.name == "sqlite" else sql.strpos
+        word = sql.substr(LEAF.event, position(LEAF.event, _KIND) + len(_KIND), _KIND_CHARS)
         query = select(LEAF.idx, LEAF.entry, LEAF.event, LEAF.salt)
         query = query.where(LEAF.idx >= start, word.in_(sorted({kind[:_KIND_CHARS] for kind in kinds})))
         rows = self._connection.execute(query.order_by(LEAF.idx))

@@ -67,6 +67,12 @@ class Mail:
         values = {"state": "dead", "error": error, "sealed": b""}
         self._connection.execute(update(OutboxRow).where(*waiting).values(**values))
 
+    def end_pages(self, set_name: str, error: str) -> None:
+        """End every page of a set that is on its way: what is pushed next is made anew."""
+        waiting = (OUTBOX.subject == set_name, OUTBOX.state == "waiting")
+        values = {"state": "dead", "error": error, "sealed": b""}
+        self._connection.execute(update(OutboxRow).where(*waiting).values(**values))
+
     def note_failure(self, message_id: str, error: str) -> None:
         """Count one failed attempt."""
         values = {"attempts": OUTBOX.attempts + 1, "error": error}

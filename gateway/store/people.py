@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, insert, literal_column, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy import func as sql
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.errors import NotFoundError
 from gateway.store.tables import (
@@ -24,6 +23,7 @@ from gateway.store.tables import (
     ScheduleRow,
     columns,
 )
+from gateway.store.upserts import add_new, put
 
 ADMINISTRATOR = columns(AdministratorRow)
 APPROVAL = columns(ApprovalRow)
@@ -64,8 +64,7 @@ class People:
 
     def set_meta(self, key: str, value: str) -> None:
         """Write a single value of this database."""
-        row = upsert(Meta).values(key=key, value=value)
-        self._connection.execute(row.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
+        put(self._connection, Meta, {"key": key, "value": value})
 
     def partner(self, agency: str) -> PartnerRow:
         """The partner `agency`, in whatever state."""
@@ -86,10 +85,7 @@ class People:
 
     def put_partner(self, row: PartnerRow) -> None:
         """Keep a partner's row. Only `gateway.partners.put` calls this: a row needs its MAC."""
-        values = row.model_dump()
-        statement = upsert(PartnerRow).values(**values)
-        statement = statement.on_conflict_do_update(index_elements=["agency"], set_=values)
-        self._connection.execute(statement)
+        put(self._connection, PartnerRow, row.model_dump())
 
     def touch_partner(self, agency: str, now: int) -> None:
         """Note that the partner was in contact."""
@@ -102,13 +98,12 @@ class People:
 
     def put_administrator(self, row: AdministratorRow) -> None:
         """Keep an administrator's public keys."""
-        values = row.model_dump()
-        statement = upsert(AdministratorRow).values(**values)
-        self._connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+        put(self._connection, AdministratorRow, row.model_dump())
 
     def add_proposal(self, row: ProposalRow) -> None:
         """Record a guarded act that waits for signatures."""
-        self._connection.execute(insert(ProposalRow), [row.model_dump()])
+        last = self._connection.execute(select(sql.max(PROPOSAL.number))).scalar() or 0
+        self._connection.execute(insert(ProposalRow), [{**row.model_dump(), "number": last + 1}])
 
     def proposal(self, identifier: str) -> ProposalRow:
         """The proposal whose id starts with `identifier` (at least eight characters, one match)."""
@@ -120,8 +115,8 @@ class People:
 
     def proposals(self, *, state: str | None = None) -> list[ProposalRow]:
         """Proposals, newest first."""
-        # Of those made within one second the row's own number tells which came later.
-        query = select(*PROPOSAL).order_by(PROPOSAL.created.desc(), literal_column("proposal.rowid").desc())
+        # Of those made within one second the number tells which came later.
+        query = select(*PROPOSAL).order_by(PROPOSAL.created.desc(), PROPOSAL.number.desc())
         if state is not None:
             query = query.where(PROPOSAL.state == state)
         return [ProposalRow(**row._mapping) for row in self._connection.execute(query)]
@@ -155,8 +150,7 @@ class People:
 
     def pause(self, scope: str, by: str, now: int) -> bool:
         """Pause a scope; False when it was paused already."""
-        row = upsert(PauseRow).values(scope=scope, by=by, at=now).on_conflict_do_nothing()
-        return self._connection.execute(row).rowcount > 0
+        return add_new(self._connection, PauseRow, {"scope": scope, "by": by, "at": now})
 
     def resume(self, scope: str) -> bool:
         """Lift a pause; False when there was none."""

@@ -7,9 +7,9 @@ the clock was put back, and counts as past: one wrong hour does not silence a pa
 from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Connection, case, delete, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.store.tables import ScheduleRow, columns
+from gateway.store.upserts import put
 
 SCHEDULE = columns(ScheduleRow)
 MAX_BACKOFF_SECONDS = 3600  # how long a partner that keeps failing is left alone
@@ -23,11 +23,8 @@ class Schedule:
 
     def put(self, job: str, partner: str, interval_seconds: int, next_run: int) -> None:
         """Add a job, or change its interval; a known job keeps its next run."""
-        row = upsert(ScheduleRow).values(
-            job=job, partner=partner, interval_seconds=interval_seconds, next_run=next_run, **_FRESH
-        )
-        changed = {"interval_seconds": interval_seconds}
-        self._connection.execute(row.on_conflict_do_update(index_elements=["job"], set_=changed))
+        row = {"job": job, "partner": partner, "interval_seconds": interval_seconds, "next_run": next_run, **_FRESH}
+        put(self._connection, ScheduleRow, row, changing=("interval_seconds",))
 
     def remove(self, partner: str) -> None:
         """Drop the jobs of a partner."""
@@ -77,6 +74,11 @@ class Schedule:
     def give_back(self, job: str, fence: int) -> bool:
         """End a run that was cut off as if it had not begun; False when the lease was lost."""
         return self._release(job, fence, {"lease_until": 0})
+
+    def release_all(self) -> None:
+        """Nobody holds a lease, and every job is due: whoever held one is gone."""
+        values = {"lease_owner": "", "lease_until": 0, "next_run": 0, "failures": 0, "last_error": ""}
+        self._connection.execute(update(ScheduleRow).values(**values))
 
     def _release(self, job: str, fence: int, values: dict[str, object]) -> bool:
         where = (SCHEDULE.job == job, SCHEDULE.lease_fence == fence)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy import func as sql
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.store.tables import ClientSecret, PartnerRow, SurfaceRow, columns
+from gateway.store.upserts import add_new
 
 PARTNER = columns(PartnerRow)
 SECRET = columns(ClientSecret)
@@ -23,8 +23,8 @@ class Secrets:
 
     def open(self, partner: str, surface: str, now: int, proposal: str = "") -> bool:
         """Open a surface to a partner; False when it was open already. `proposal`: what the administrators signed."""
-        row = upsert(SurfaceRow).values(partner=partner, surface=surface, opened=now, proposal=proposal)
-        return self._connection.execute(row.on_conflict_do_nothing()).rowcount > 0
+        row = {"partner": partner, "surface": surface, "opened": now, "proposal": proposal}
+        return add_new(self._connection, SurfaceRow, row)
 
     def close(self, partner: str, surface: str) -> list[ClientSecret]:
         """Shut a surface, and forget its secrets, which are returned: opening it again brings none of them back."""

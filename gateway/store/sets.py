@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.errors import NotFoundError, StaleCursorError
 from gateway.store.tables import (
@@ -17,8 +16,8 @@ from gateway.store.tables import (
     LabelTable,
     ViewRow,
     columns,
-    table,
 )
+from gateway.store.upserts import add_new, put
 
 HEAD = columns(FeedHeadRow)
 FOLLOWER = columns(Follower)
@@ -30,15 +29,13 @@ VIEW = columns(ViewRow)
 # Made once: building a statement costs more than running it.
 _FIND = select(*HASH_SET).where(HASH_SET.name == bindparam("name"))
 _LABELS = select(*LABEL).where(LABEL.set_id == bindparam("set_id")).order_by(LABEL.number)
-_NEW_LABEL = upsert(table(LabelTable))
-_PUT_LABEL = _NEW_LABEL.on_conflict_do_update(
-    index_elements=["set_id", "number"],
-    set_={name: _NEW_LABEL.excluded[name] for name in ("attributes", "groups", "obligations")},
-)
 _SUMS = select(SUM.label, SUM.part, SUM.value).where(SUM.set_id == bindparam("set_id"))
-_NEW_SUM = upsert(table(LabelSum))
-_PUT_SUM = _NEW_SUM.on_conflict_do_update(
-    index_elements=["set_id", "label", "part"], set_={"value": _NEW_SUM.excluded.value}
+_COUNT_REVISION = update(HashSet).where(HASH_SET.id == bindparam("of_set")).values(revision=HASH_SET.revision + 1)
+_FOLLOWERS = select(*FOLLOWER).where(FOLLOWER.set_id == bindparam("set_id")).order_by(FOLLOWER.partner)
+_FOLLOWER = select(*FOLLOWER).where(FOLLOWER.set_id == bindparam("set_id"), FOLLOWER.partner == bindparam("partner"))
+_HEAD = select(*HEAD).where(HEAD.set_id == bindparam("set_id"), HEAD.partner == bindparam("partner"))
+_VIEW = select(VIEW.content).where(
+    VIEW.set_id == bindparam("set_id"), VIEW.partner == bindparam("partner"), VIEW.digest == bindparam("digest")
 )
 
 
@@ -67,6 +64,11 @@ class Sets:
             raise NotFoundError("no such set", remedy="`gateway set list` names those that exist")
         return found
 
+    def by_id(self, set_id: int) -> HashSet:
+        """The set of this id, which is there."""
+        row = self._connection.execute(select(*HASH_SET).where(HASH_SET.id == set_id)).one()
+        return HashSet(**row._mapping)
+
     def all(self) -> list[HashSet]:
         """Every set, by name."""
         return [HashSet(**row._mapping) for row in self._connection.execute(select(*HASH_SET).order_by(HASH_SET.name))]
@@ -77,6 +79,10 @@ class Sets:
         done = self._connection.execute(update(HashSet).where(*where).values(seq=seq, next_entry=next_entry))
         if done.rowcount != 1:
             raise StaleCursorError("the set has moved on meanwhile")
+
+    def begin_epochs(self) -> None:
+        """Every own set is in its next epoch; where it stands, and the number of its next entry, stay."""
+        self._connection.execute(update(HashSet).where(HASH_SET.hub == "").values(epoch=HASH_SET.epoch + 1))
 
     def advance_mirror(self, set_id: int, *, expected: tuple[int, str, int], to: tuple[int, str, int]) -> None:
         """Move a mirror's cursor (epoch, view, seq); a cursor that has moved is a conflict (compare-and-swap)."""
@@ -101,8 +107,8 @@ class Sets:
 
     def put_labels(self, rows: Sequence[LabelRow]) -> None:
         """Add labels, or change what a mirror knows of them."""
-        if rows:
-            self._connection.execute(_PUT_LABEL, [dict(row) for row in rows])
+        told = ("attributes", "groups", "obligations")
+        put(self._connection, LabelTable, *(dict(row) for row in rows), changing=told)
 
     def drop_label(self, set_id: int, number: int) -> None:
         """Forget a mirror's label and its sums."""
@@ -115,44 +121,53 @@ class Sets:
         return {(label, part): bytes(value) for label, part, value in found}
 
     def put_sums(self, set_id: int, sums: Mapping[tuple[int, int], bytes]) -> None:
-        """Write the sums given; others stay."""
-        if sums:
-            rows = [{"set_id": set_id, "label": at[0], "part": at[1], "value": value} for at, value in sums.items()]
-            self._connection.execute(_PUT_SUM, rows)
+        """Write the sums given; others stay. Whoever keeps what he read of them sees it by the set's revision."""
+        rows = [{"set_id": set_id, "label": at[0], "part": at[1], "value": value} for at, value in sums.items()]
+        put(self._connection, LabelSum, *rows)
+        if rows:
+            self._connection.execute(_COUNT_REVISION, {"of_set": set_id})
 
     def put_view(self, set_id: int, partner: str, digest: str, content: str) -> None:
         """Remember a view that a partner was given, under its digest."""
-        row = upsert(ViewRow).values(set_id=set_id, partner=partner, digest=digest, content=content)
-        self._connection.execute(row.on_conflict_do_nothing())
+        row = {"set_id": set_id, "partner": partner, "digest": digest, "content": content}
+        add_new(self._connection, ViewRow, row)
 
     def view(self, set_id: int, partner: str, digest: str) -> str | None:
         """A view that this partner was given, or None: what others see must not be guessed by naming it."""
-        query = select(VIEW.content).where(VIEW.set_id == set_id, VIEW.partner == partner, VIEW.digest == digest)
-        return self._connection.execute(query).scalar()
+        asked = {"set_id": set_id, "partner": partner, "digest": digest}
+        return self._connection.execute(_VIEW, asked).scalar()
 
-    def put_follower(self, row: Follower) -> None:
-        """Note how far a partner holds a set of ours."""
-        values = row.model_dump()
-        statement = upsert(Follower).values(**values)
-        self._connection.execute(statement.on_conflict_do_update(index_elements=["set_id", "partner"], set_=values))
+    def put_follower(self, row: Follower, *, begins: bool = False) -> None:
+        """Note how far a partner holds a set of ours.
+
+        Args:
+            begins: with its present cursor it begins to hold the set; otherwise `since` stays as it was.
+        """
+        changing = () if begins else ("epoch", "view", "seq", "at")
+        put(self._connection, Follower, row.model_dump(), changing=changing)
+
+    def follower(self, set_id: int, partner: str) -> Follower | None:
+        """How far one partner is known to hold a set, or None."""
+        row = self._connection.execute(_FOLLOWER, {"set_id": set_id, "partner": partner}).one_or_none()
+        return None if row is None else Follower(**row._mapping)
 
     def followers(self, set_id: int) -> list[Follower]:
         """Partners that are known to hold something of a set."""
-        columns = (FOLLOWER.set_id, FOLLOWER.partner, FOLLOWER.epoch, FOLLOWER.view, FOLLOWER.seq, FOLLOWER.at)
-        rows = self._connection.execute(select(*columns).where(FOLLOWER.set_id == set_id).order_by(FOLLOWER.partner))
+        rows = self._connection.execute(_FOLLOWERS, {"set_id": set_id})
         return [Follower(**row._mapping) for row in rows]
+
+    def set_horizon(self, set_id: int, seq: int) -> None:
+        """Note that history up to a seq is no longer whole."""
+        self._connection.execute(update(HashSet).where(HASH_SET.id == set_id).values(horizon=seq))
 
     def head(self, set_id: int, partner: str) -> FeedHeadRow | None:
         """The feed head last issued to a partner, or None."""
-        query = select(*HEAD).where(HEAD.set_id == set_id, HEAD.partner == partner)
-        row = self._connection.execute(query).one_or_none()
+        row = self._connection.execute(_HEAD, {"set_id": set_id, "partner": partner}).one_or_none()
         return None if row is None else FeedHeadRow(**row._mapping)
 
     def put_head(self, row: FeedHeadRow) -> None:
         """Keep the feed head issued to a partner."""
-        values = row.model_dump()
-        statement = upsert(FeedHeadRow).values(**values)
-        self._connection.execute(statement.on_conflict_do_update(index_elements=["set_id", "partner"], set_=values))
+        put(self._connection, FeedHeadRow, row.model_dump())
 
     def drop_heads(self, partners: Iterable[str]) -> None:
         """Forget the heads issued to partners, so that the next poll makes new ones."""

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, Table
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlmodel import Field, SQLModel
+
+# 64 bits. SQLite's INTEGER has them, and by that name alone a primary key numbers its rows by itself.
+WIDE = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Meta(SQLModel, table=True):
@@ -43,6 +46,8 @@ class HashSet(SQLModel, table=True):
     head: str = ""  # mirror: the last verified feed head (canonical JSON), for rollback and equality
     equality: str = "unknown"  # mirror: equal | different | unknown, after the last sync
     created: int = Field(default=0, sa_type=BigInteger)
+    horizon: int = Field(default=0, sa_type=BigInteger)  # own: followers from before this seq get no delta any more
+    revision: int = Field(default=0, sa_type=BigInteger)  # counts the times that its sums were written
 
 
 class LabelRow(SQLModel):
@@ -64,9 +69,10 @@ class LabelTable(LabelRow, table=True):
 
 
 class BlockRow(SQLModel):
-    """One column block. `id`, the order of arrival, decides what is current. `kind`: changes, removals, refused."""
+    """One column block. `id`, the order of arrival, decides what is current. `kind`: changes, removals, refused,
+    history."""
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=WIDE)
     set_id: int = Field(foreign_key="hash_set.id", index=True)
     kind: str
     label: int = Field(sa_type=BigInteger)
@@ -85,12 +91,16 @@ class BlockTable(BlockRow, table=True):
     """Where the rows of blocks are kept."""
 
     __tablename__ = "block"
+    __table_args__ = (
+        Index("ix_block_set_last_seq", "set_id", "last_seq"),
+        Index("ix_block_set_label_last_seq", "set_id", "label", "last_seq"),
+    )
 
 
 class BlockPart(SQLModel):
     """One sealed part of a block: a part that policy withholds is never even read."""
 
-    block_id: int = Field(primary_key=True, foreign_key="block.id")
+    block_id: int = Field(primary_key=True, foreign_key="block.id", sa_type=WIDE)
     part: int = Field(primary_key=True)
     sealed: bytes
 
@@ -107,7 +117,36 @@ class DroppedBlock(SQLModel, table=True):
     __tablename__ = "dropped_block"
     id: int | None = Field(default=None, primary_key=True)
     set_id: int = Field(index=True)
-    block_id: int = Field(sa_type=BigInteger)
+    block_id: int = Field(index=True, sa_type=BigInteger)
+
+
+class NeverAgainTable(SQLModel, table=True):
+    """The never-again list, which only grows (`store.neveragain.NeverAgainRow`)."""
+
+    __tablename__ = "never_again"
+    id: int = Field(primary_key=True, sa_type=BigInteger)
+    mark: bytes
+    kind: str
+    scope: str
+    listing: int = Field(sa_type=BigInteger)
+    at: int = Field(sa_type=BigInteger)
+    leaf: int = Field(sa_type=BigInteger)
+    mac: bytes
+
+
+class SignedPage(SQLModel, table=True):
+    """What a hub signed of a page that its mirror took whole; the page's blocks are those from `first_block` on."""
+
+    __tablename__ = "signed_page"
+    id: int | None = Field(default=None, primary_key=True, sa_type=WIDE)
+    set_id: int = Field(foreign_key="hash_set.id", index=True)
+    epoch: int = Field(sa_type=BigInteger)
+    until_seq: int = Field(sa_type=BigInteger)
+    first_block: int = Field(index=True, sa_type=BigInteger)
+    last_block: int = Field(sa_type=BigInteger)
+    withdrawals: int = Field(sa_type=BigInteger)
+    sealed: bytes
+    at: int = Field(sa_type=BigInteger)
 
 
 class LabelSum(SQLModel, table=True):
@@ -131,7 +170,10 @@ class ViewRow(SQLModel, table=True):
 
 
 class Follower(SQLModel, table=True):
-    """How far a partner is known to hold a set of ours (its own cursor, as it last named it)."""
+    """How far a partner is known to hold a set of ours (its own cursor, as it last named it).
+
+    `since`: the set's seq when the partner began to hold anything; all that it holds was current then, or came later.
+    """
 
     __tablename__ = "follower"
     set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
@@ -140,6 +182,7 @@ class Follower(SQLModel, table=True):
     view: str
     seq: int = Field(sa_type=BigInteger)
     at: int = Field(sa_type=BigInteger)
+    since: int = Field(default=0, sa_type=BigInteger)
 
 
 class FeedHeadRow(SQLModel, table=True):
@@ -190,6 +233,7 @@ class ProposalRow(SQLModel, table=True):
     state: str
     created: int = Field(sa_type=BigInteger)
     expires: int = Field(sa_type=BigInteger)
+    number: int = Field(default=0, sa_type=BigInteger)  # in the order in which they were made; the store gives it
 
 
 class ApprovalRow(SQLModel, table=True):
@@ -245,7 +289,7 @@ class MailOut(SQLModel, table=True):
 
     __tablename__ = "mail_out"
     partner: str = Field(primary_key=True)
-    number: int = Field(primary_key=True)
+    number: int = Field(primary_key=True, sa_type=WIDE)
     kind: str
     sealed_body: bytes
     message_id: str
@@ -259,7 +303,7 @@ class MailIn(SQLModel, table=True):
 
     __tablename__ = "mail_in"
     partner: str = Field(primary_key=True)
-    number: int = Field(primary_key=True)
+    number: int = Field(primary_key=True, sa_type=WIDE)
     kind: str
     digest: str
     sealed_body: bytes
@@ -315,12 +359,24 @@ class PartnerKey(SQLModel, table=True):
     __tablename__ = "partner_key"
     agency: str = Field(primary_key=True)
     key_set_id: str = Field(primary_key=True)
-    number: int
+    number: int = Field(sa_type=WIDE)
     keys: str
     state: str
     accepted: int = Field(sa_type=BigInteger)
     until: int = Field(default=0, sa_type=BigInteger)  # 0: no end
     compromised_since: int = Field(default=0, sa_type=BigInteger)
+    mac: bytes = b""
+
+
+class PartnerRestore(SQLModel, table=True):
+    """A restore statement of a partner that was taken. `digest`: its SHA-256; `number`: of the log that it leads to."""
+
+    __tablename__ = "partner_restore"
+    agency: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    number: int
+    statement: bytes
+    accepted: int = Field(sa_type=BigInteger)
     mac: bytes = b""
 
 
@@ -335,7 +391,7 @@ class OwnCard(SQLModel, table=True):
 
 
 class KeyStatement(SQLModel, table=True):
-    """What we say of our signing keys, in order: successions and revocations, as signed."""
+    """What we say of our signing keys and our log, in order: successions, revocations, restores, as signed."""
 
     __tablename__ = "key_statement"
     id: int | None = Field(default=None, primary_key=True)
@@ -350,9 +406,9 @@ class KeySeen(SQLModel, table=True):
 
     __tablename__ = "key_seen"
     partner: str = Field(primary_key=True)
-    number: int
-    signing_number: int
-    revocations: int
+    number: int = Field(sa_type=WIDE)
+    signing_number: int = Field(sa_type=WIDE)
+    revocations: int = Field(sa_type=WIDE)
     at: int = Field(sa_type=BigInteger)
 
 
@@ -454,6 +510,13 @@ class AuditLeaf(SQLModel, table=True):
     salt: bytes | None = None
 
 
+class LogTail(SQLModel, table=True):
+    """One row. Where several may write at once, whoever writes locks it first: the next leaf is then its alone."""
+
+    __tablename__ = "log_tail"
+    id: int = Field(primary_key=True)
+
+
 class AuditNode(SQLModel, table=True):
     """Hashes of complete subtrees; level 0 repeats the leaf hashes."""
 
@@ -467,7 +530,7 @@ class AuditCheckpoint(SQLModel, table=True):
     """The signed checkpoint of every transaction that appended leaves."""
 
     __tablename__ = "audit_checkpoint"
-    size: int = Field(primary_key=True)
+    size: int = Field(primary_key=True, sa_type=WIDE)
     note: str
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.store.tables import AccessToken, PartnerRow, ReplayRow, columns
+from gateway.store.upserts import add_new
 
 TOKEN = columns(AccessToken)
 PARTNER = columns(PartnerRow)
@@ -19,7 +19,6 @@ _FIND = (
     .join(PartnerRow, PARTNER.agency == TOKEN.partner)
     .where(TOKEN.digest == bindparam("digest"), TOKEN.expires > bindparam("now"), PARTNER.state == "active")
 )
-_REMEMBER = upsert(ReplayRow).on_conflict_do_nothing()
 
 
 class HeldToken(NamedTuple):
@@ -57,7 +56,7 @@ class Tokens:
 
     def remember(self, digest: bytes, expires: int) -> bool:
         """Note a `jti`; False when it was seen before."""
-        return self._connection.execute(_REMEMBER, {"digest": digest, "expires": expires}).rowcount > 0
+        return add_new(self._connection, ReplayRow, {"digest": digest, "expires": expires})
 
     def purge(self, now: int) -> None:
         """Forget what has expired."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy import func as sql
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.store.tables import CosignatureRow, WitnessedLog, columns
+from gateway.store.upserts import put
 
 COSIGNATURE = columns(CosignatureRow)
 WITNESSED = columns(WitnessedLog)
@@ -33,21 +33,26 @@ class Witness:
 
     def put_log(self, row: WitnessedLog) -> None:
         """Keep what we hold of a partner's log from now on."""
-        values = row.model_dump()
-        statement = upsert(WitnessedLog).values(**values)
-        self._connection.execute(statement.on_conflict_do_update(index_elements=["partner"], set_=values))
+        put(self._connection, WitnessedLog, row.model_dump())
 
     def forget(self, partner: str) -> None:
         """Hold nothing of a partner's log. Its cosignatures of ours stay: they are true whatever becomes of it."""
         self._connection.execute(delete(WitnessedLog).where(WITNESSED.partner == partner))
 
+    def begin(self, partner: str, origin: str, note: bytes, now: int) -> None:
+        """A partner's log of another name has begun with one leaf: what was held of the one before binds it no more."""
+        row = WitnessedLog(partner=partner, origin=origin, size=1, note=note.decode(), at=now, since=now, claims="[]")
+        self.put_log(row)
+
     # Theirs of ours
+
+    def forget_cosignatures(self) -> None:
+        """Our log begins anew: no line stands under a checkpoint of it yet."""
+        self._connection.execute(delete(CosignatureRow))
 
     def put_cosignature(self, row: CosignatureRow) -> None:
         """Keep a partner's cosignature; its oldest ones beyond `KEPT_COSIGNATURES` go."""
-        values = row.model_dump()
-        statement = upsert(CosignatureRow).values(**values)
-        self._connection.execute(statement.on_conflict_do_update(index_elements=["partner", "size"], set_=values))
+        put(self._connection, CosignatureRow, row.model_dump())
         sizes = select(COSIGNATURE.size).where(COSIGNATURE.partner == row.partner).order_by(COSIGNATURE.size.desc())
         oldest = self._connection.execute(sizes.offset(KEPT_COSIGNATURES - 1).limit(1)).scalar()
         if oldest is not None:

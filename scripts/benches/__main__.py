@@ -18,8 +18,11 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from crypto import bench_envelope
 from finding import bench_lookup, bench_memory, measure_deed
+from growth import CHILDREN, bench_scale
 from lists import bench_accept, bench_delta, bench_import, bench_poll
 from measure import Figure, Scale, machine
+from near import bench_near
+from reconcile import bench_repair
 from rules import bench_audit, bench_policy
 
 BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
@@ -31,27 +34,36 @@ BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "policy": bench_policy,
     "audit": bench_audit,
     "lookup": bench_lookup,
+    "near": bench_near,
     "memory": bench_memory,
+    "repair": bench_repair,
+    "scale": bench_scale,
 }
+LONG = {"scale"}  # minutes each: only by name, or with --quick
 
 
 def main() -> None:
     """Run the benches named, or all."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(BENCHES)} (default: all)")
+    described = f"some of: {', '.join(BENCHES)} (default: all but {', '.join(sorted(LONG))})"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=described)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, not how fast it is")
     parser.add_argument("--json", action="store_true", help="one JSON object for machines")
     parser.add_argument("--folder", type=Path, help="where databases are made: durable writes depend on the disk")
+    parser.add_argument("--svg", type=Path, help="where `scale` draws its curves")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if unknown := set(chosen.names) - BENCHES.keys():
         parser.error(f"no such figure: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")
     if chosen.child:
-        print(json.dumps(measure_deed(chosen.child[0], int(chosen.child[1]), chosen.folder)))
+        name, count = chosen.child[0], int(chosen.child[1])
+        deed = CHILDREN.get(name)
+        print(json.dumps(deed(count, chosen.folder) if deed else measure_deed(name, count, chosen.folder)))
         return
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=chosen.folder) as place:
-        scale = Scale(chosen.quick, Path(place))
-        figures = run(scale, chosen.names or list(BENCHES), show=not chosen.json)
+        scale = Scale(chosen.quick, Path(place), chosen.svg)
+        usual = [name for name in BENCHES if chosen.quick or name not in LONG]
+        figures = run(scale, chosen.names or usual, show=not chosen.json)
     if chosen.json:
         listed = [figure.to_json() for figure in figures]
         print(json.dumps({"machine": machine(), "quick": chosen.quick, "figures": listed}, indent=2))

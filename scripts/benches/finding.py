@@ -1,4 +1,4 @@
-"""Exact look-up in a large list, and what lists cost in memory and on disk."""
+"""Exact look-up in a large list, with the resident index and without, and what lists cost in memory and on disk."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from measure import Bar, Figure, Run, Scale, against, compare, timed
 from tables import insert, open_table
 from worlds import FLOOR_BYTES, FOLLOWER, HUB, Pair, digests, drafts, fill, make_pair, table_rows
 
-from gateway.columns import Rows
+from gateway.columns import GROUP_CODES, Rows, SetIndex, constant, counting
+from gateway.columns.block import decode_together
+from gateway.crypto.keys import SYSTEM_RANDOM
 from gateway.interchange import START
+from gateway.model import FieldGroup
 
 MIB = 1 << 20
+CRYPTOGRAPHIC = GROUP_CODES[FieldGroup.CRYPTOGRAPHIC_DIGESTS]
 IN_LIST = 500  # values of one IN list: SQLite's best, measured from 100 to 5,000
 
 
 def bench_lookup(scale: Scale) -> Iterator[Figure]:
-    """Digests asked for in one batch, half of them listed: the resident index alone, and the whole look-up."""
+    """Digests asked for in one batch, half of them listed: the resident index, no index, and the whole look-up."""
     listed, asked = scale.size(1_000_000, 10_000), scale.size(100_000, 2_000)
     source = random.Random(5)
     present = source.sample(range(listed), asked // 2)
@@ -68,6 +72,25 @@ def bench_lookup(scale: Scale) -> Iterator[Figure]:
             assert hits == [len(present)]
             return run
 
+        def without_index() -> Run:
+            """The question is indexed instead, and all that is stored goes past it (nothing in it was replaced)."""
+            hits = 0
+
+            def run() -> None:
+                nonlocal hits
+                question = SetIndex(SYSTEM_RANDOM.bytes(32))
+                question.append(0, counting(1, asked), {"sha256": column}, constant(1, asked))
+                with node.store.reading() as tx:
+                    blocks = pair.hub.exchange.shelf.get_all(tx, tx.blocks.of_set(set_id), [CRYPTOGRAPHIC])
+                    for read in decode_together(blocks, ["sha256"]):
+                        values_there = read.rows.octets("sha256")
+                        found = question.find("sha256", values_there)
+                        hits += int((values_there[found.query] == column[found.row]).all(axis=1).sum())
+
+            found = timed(run, asked)
+            assert hits == len(present)
+            return found
+
         def whole() -> Run:
             hits: list[int] = []
             run = timed(lambda: hits.append(len(lookup.find(texts, actor=HUB))), asked)
@@ -77,6 +100,8 @@ def bench_lookup(scale: Scale) -> Iterator[Figure]:
         baselines: dict[str, Callable[[], Run]] = {f"SQLite IN ({IN_LIST})": in_lists}
         bars = {name: Bar(6, at_least=10) for name in baselines}
         yield from compare("lookup.index", resident, baselines, unit="digests/s", rounds=scale.rounds, bars=bars)
+        bars = {name: Bar(6, at_least=2) for name in baselines}
+        yield from compare("lookup.cold", without_index, baselines, unit="digests/s", rounds=scale.rounds, bars=bars)
         yield from compare("lookup.deed", whole, baselines, unit="digests/s", rounds=scale.rounds)
         held = 3 * listed
         yield Figure("lookup.resident", index.resident_bytes / held, "B/digest")

@@ -28,6 +28,7 @@ class Scale:
 
     quick: bool
     folder: Path
+    svg: Path | None = None
 
     def size(self, full: int, quick: int) -> int:
         """One of two sizes."""

@@ -15,6 +15,7 @@ import tempfile
 import types
 from pathlib import Path
 
+from commands import Commands
 from stage import StageError, Teller
 from story import ROOT, XA_LIST, Story
 
@@ -37,12 +38,16 @@ def main() -> int:
     if options.keep:
         KEPT_FOLDER.mkdir(mode=0o700)
     folder = KEPT_FOLDER if options.keep else Path(tempfile.mkdtemp(prefix="gateway-demo-"))
-    teller = Teller()
-    story = Story(folder, options.entries, teller)
-    kept = False
+    with Commands() as commands:
+        return _tell(Story(folder, options.entries, Teller(), commands), keep=options.keep)
+
+
+def _tell(story: Story, *, keep: bool) -> int:
+    """The story, and what is left of it afterwards; the exit code."""
+    teller, kept = story.teller, False
     try:
         story.tell()
-        kept = options.keep
+        kept = keep
     except StageError as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -52,7 +57,7 @@ def main() -> int:
     finally:
         if not kept:
             story.stop()
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(story.folder, ignore_errors=True)
     teller.title(f"The end, after {teller.seconds:.0f} s. {_HELD}")
     if kept:
         _how_to_look_further(story)

@@ -1,7 +1,8 @@
 """The stage of the demo: gateways as processes of their own, their command line, and the words for the audience.
 
-Every deed goes through the public command `gateway …` in a process of its own, as a person would do it. Whatever
-happens, the processes that were started here are ended here, each by its own process id.
+Every deed goes through the public command `gateway …` in a process of its own, as a person would do it; `commands`
+says how so many of them start so soon. Whatever happens, the processes that were started here are ended here, each by
+its own process id.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from commands import Commands
+
 COMMAND = Path(sys.executable).with_name("gateway")
 SETTINGS_FILE = "gateway.toml"
 PASSPHRASE = "only invented data is behind this"
 ARGON2_KIB = 8192  # cheap guesses: the program grants them to demos alone
 SYNC_SECONDS = 5  # the shortest interval that the settings take
-COMMAND_SECONDS = 120  # any one command; more is a fault
 START_SECONDS = 60
 STOP_SECONDS = 15
 AT_ONCE = (os.cpu_count() or 1) + 1  # commands; more would only stand in each other's way
-POLL_SECONDS = 2  # each look starts a command, which takes its share of the machine
+POLL_SECONDS = 0.5  # each look is a command, which takes its share of the machine
 WIDTH = 100  # columns
 INDENT = "   "
 
@@ -119,6 +121,7 @@ class Gateway:
     home: Path
     port: int
     passphrase_file: Path
+    commands: Commands
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     @property
@@ -164,7 +167,11 @@ class Gateway:
         with log.open("wb") as sink:
             # A session of its own: Ctrl-C at the terminal reaches the demo, and the demo ends the gateways in order.
             self.process = subprocess.Popen(
-                self._command("serve"), env=self._environment(), stdout=sink, stderr=sink, start_new_session=True
+                [str(COMMAND), *self._arguments("serve")],
+                env=self._environment(),
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._is_ready():
@@ -200,17 +207,13 @@ class Gateway:
         return done
 
     def _start(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            self._command(*arguments),
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
+        try:
+            return self.commands.run(self._arguments(*arguments), self._environment())
+        except (TimeoutError, EOFError) as error:
+            raise StageError(f"`gateway {shlex.join(arguments)}` of {self.agency} did not end well") from error
 
-    def _command(self, *arguments: str) -> list[str]:
-        return [str(COMMAND), "--home", str(self.home), "--passphrase-file", str(self.passphrase_file), *arguments]
+    def _arguments(self, *arguments: str) -> list[str]:
+        return ["--home", str(self.home), "--passphrase-file", str(self.passphrase_file), *arguments]
 
     def _environment(self) -> dict[str, str]:
         # Nothing of ours decides what the commands do; and they may keep what Python compiles, since they are many.

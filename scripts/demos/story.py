@@ -15,6 +15,7 @@ from pathlib import Path
 
 import invented
 import wire
+from commands import Commands
 from stage import PASSPHRASE, SYNC_SECONDS, Gateway, Json, StageError, Teller, free_ports, together, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ CLASSES: dict[str, Callable[[Json], bool]] = {
 class Story:
     """Three gateways, and what the story remembers from chapter to chapter."""
 
-    def __init__(self, folder: Path, entries: int, teller: Teller) -> None:
+    def __init__(self, folder: Path, entries: int, teller: Teller, commands: Commands) -> None:
         self.folder = folder
         self.entries = entries
         self.teller = teller
@@ -66,7 +67,7 @@ class Story:
         self.passphrase_file.write_text(f"{PASSPHRASE}\n", encoding="utf-8")
         ports = free_ports(len(NAMES))
         self.xa, self.xb, self.xc = (
-            Gateway(agency, name, folder / agency, port, self.passphrase_file)
+            Gateway(agency, name, folder / agency, port, self.passphrase_file, commands)
             for (agency, name), port in zip(NAMES.items(), ports, strict=True)
         )
         self.gateways = (self.xa, self.xb, self.xc)

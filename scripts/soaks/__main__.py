@@ -1,5 +1,7 @@
 """`scripts/soak`: seed after seed of simulated worlds, of kills and of damaged bytes, until the time is over.
 
+`nodes` is `kills` over PostgreSQL. `postgresql` runs every test on PostgreSQL, once for each seed.
+
 A seed that fails is printed with the command that repeats it; the others still run. Exit 0 when all held, else 1.
 """
 
@@ -7,18 +9,23 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))  # the worlds are those of the tests
 sys.path.append(str(Path(__file__).parents[2]))
 
 from fuzz import Fuzz
 
+import postgres
+from factory import DATABASE_VARIABLE
 from kill_rounds import KillWorld
 from simulation import World
 
@@ -26,6 +33,7 @@ STEPS = 80  # deeds of one simulated world; five times as many as in the tests
 KILLS = 20  # of one seed, as in the tests
 MUTANTS = 1_000  # of each document and seed: some seconds
 DEFAULT_MINUTES = 10.0
+ON_POSTGRESQL = {DATABASE_VARIABLE: "postgresql"}
 
 
 def simulate(seed: int) -> str:
@@ -62,7 +70,38 @@ def damage(seed: int) -> str:
     return f"{MUTANTS * len(taken):,} damaged documents, {sum(taken.values()):,} of them still sound"
 
 
-SOAKS: dict[str, Callable[[int], str]] = {"simulation": simulate, "fuzz": damage, "kills": kill}
+def kill_nodes(seed: int) -> str:
+    """One pair of gateways over PostgreSQL whose processes are killed."""
+    with mock.patch.dict(os.environ, ON_POSTGRESQL):
+        try:
+            return kill(seed)
+        finally:
+            postgres.drop_made()
+
+
+def run_suite(seed: int) -> str:
+    """Every test on PostgreSQL, but those about SQLite's own file; the seed is that of the properties."""
+    command = [sys.executable, "-m", "pytest", "-n", str(os.cpu_count() or 1), "--dist", "worksteal", "-p", "no:cov"]
+    done = subprocess.run(
+        [*command, f"--hypothesis-seed={seed}"],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | ON_POSTGRESQL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-20_000:]
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+SOAKS: dict[str, Callable[[int], str]] = {
+    "simulation": simulate,
+    "fuzz": damage,
+    "kills": kill,
+    "nodes": kill_nodes,
+    "postgresql": run_suite,
+}
+LONG = {"postgresql"}  # as long as all tests take: only by name
 
 
 def main() -> int:
@@ -76,7 +115,7 @@ def main() -> int:
     end = time.monotonic() + 60 * minutes if minutes else float("inf")
     failed: list[str] = []
     for seed in asked.seeds or itertools.count(1):
-        for name in asked.only or SOAKS:
+        for name in asked.only or (name for name in SOAKS if name not in LONG):
             if time.monotonic() < end:
                 failed += _one(name, seed)
         if time.monotonic() >= end:

@@ -13,13 +13,14 @@ BIG, TEXT, BYTES = sa.BigInteger(), sa.String(), sa.LargeBinary()
 
 def upgrade() -> None:
     """Add columns to what is there, and the new tables. Rows of before get what says "not known"."""
+    no_bytes = sa.text("x''" if op.get_context().dialect.name == "sqlite" else "''::bytea")
     op.add_column("block", _with("parts", TEXT, ""))
     op.add_column("partner", _with("test", sa.Boolean(), sa.false()))
-    op.add_column("partner", _with("mac", BYTES, sa.text("x''")))
+    op.add_column("partner", _with("mac", BYTES, no_bytes))
     op.add_column("administrator", _with("proposal", TEXT, ""))
-    op.add_column("administrator", _with("mac", BYTES, sa.text("x''")))
+    op.add_column("administrator", _with("mac", BYTES, no_bytes))
     op.add_column("access_token", _with("scope", TEXT, ""))
-    op.add_column("access_token", _with("mac", BYTES, sa.text("x''")))
+    op.add_column("access_token", _with("mac", BYTES, no_bytes))
     op.create_table(
         "own_key",
         _column("key_id", TEXT),

@@ -1,0 +1,105 @@
+"""What a set holds now, read from its blocks: for comparing two ends, and for counting anew what the sums should say.
+
+Blocks never change, so a long reading needs no long transaction: which blocks and which of their rows count is read at
+once, the blocks themselves a few megabytes at a time. A block that is gone meanwhile ends the reading with a
+ConflictError: whoever reads begins again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.columns import digest
+from gateway.columns.block import decode
+from gateway.columns.digest import Sum
+from gateway.columns.rows import EXISTENCE, Ints, Mask, Rows
+from gateway.errors import ConflictError
+from gateway.exchange.shelf import BARRED, CHANGES, READ_AT_ONCE, REFUSED, Shelf, block_id
+from gateway.node import Node
+from gateway.store.tables import BlockRow
+
+_LANE_BYTES = 16  # of one item
+BARE = (REFUSED, BARRED)  # kinds of blocks that hold items in place of values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Content:
+    """The rows of one block that count now, with their items by group code; of refused rows, existence alone."""
+
+    block: BlockRow
+    rows: Rows
+    items: Mapping[int, Ints]
+
+
+class Contents:
+    """Reads what sets hold."""
+
+    def __init__(self, node: Node, shelf: Shelf) -> None:
+        self._node = node
+        self._shelf = shelf
+
+    def scan(self, set_id: int, key: bytes, groups: Mapping[int, Iterable[int]]) -> Iterator[Content]:
+        """Every entry under these labels, block by block, in order of arrival.
+
+        Args:
+            key: of the set's state digest.
+            groups: label -> group codes; items are made for these, and the others' parts are not even read.
+        """
+        with self._shelf.reading(self._node.store) as tx:
+            stored = [row for row in tx.blocks.of_set(set_id) if row.label in groups and row.kind in (CHANGES, *BARE)]
+            with self._shelf.index(tx, set_id) as index:
+                live = [index.live_rows(block_id(row)) for row in stored]
+        held = [(row, mask) for row, mask in zip(stored, live, strict=True) if mask.any()]
+        for some in _pieces(held):
+            yield from self._read(some, key, groups)
+
+    def _read(
+        self, some: Sequence[tuple[BlockRow, Mask]], key: bytes, groups: Mapping[int, Iterable[int]]
+    ) -> list[Content]:
+        found = []
+        with self._node.store.reading() as tx:
+            if len(tx.blocks.some([block_id(row) for row, _ in some])) < len(some):
+                raise ConflictError("the set was rewritten while it was read", remedy="try again")
+            for row, mask in some:
+                wanted = sorted({EXISTENCE, *groups[row.label]})
+                block = self._shelf.get(tx, row, wanted)
+                rows = decode(block).take(mask)
+                if row.kind in BARE:
+                    kept = kept_items(self._shelf.items(tx, row), row.count)
+                    items = {part: kept[part][mask] for part in wanted if part in kept}
+                else:
+                    items = {part: digest.items(rows, part, key) for part in wanted if part in block.parts}
+                found.append(Content(row, rows, items))
+        return found
+
+
+def sums_of(contents: Iterable[Content]) -> dict[tuple[int, int], Sum]:
+    """The sums that these contents make, by (label, group code)."""
+    found: dict[tuple[int, int], Sum] = {}
+    for one in contents:
+        for part, items in one.items.items():
+            at = one.block.label, part
+            found[at] = found.get(at, digest.EMPTY) + digest.sum_items(items)
+    return found
+
+
+def kept_items(raw: bytes, count: int) -> dict[int, Ints]:
+    """The items by group code that were kept of a refused block of `count` rows, as `changes.pack_items` wrote them."""
+    size = _LANE_BYTES * count
+    return {
+        raw[at]: digest.parse_items(raw[at + 1 : at + 1 + size]).reshape(count, 2)
+        for at in range(0, len(raw), 1 + size)
+    }
+
+
+def _pieces(held: Sequence[tuple[BlockRow, Mask]]) -> Iterator[Sequence[tuple[BlockRow, Mask]]]:
+    """Runs of blocks that may be in memory at once."""
+    start = changes = 0
+    for at, (row, _) in enumerate(held):
+        if changes and changes + row.count > READ_AT_ONCE:
+            yield held[start:at]
+            start, changes = at, 0
+        changes += row.count
+    if held:
+        yield held[start:]

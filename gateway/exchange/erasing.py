@@ -1,0 +1,605 @@
+"""Erasing by order: what carries a digest goes from everything that this gateway holds, and stays away.
+
+Two administrators and a legal reference; what they sign names marks (`neveragain`), never a digest. Then, in one
+transaction:
+
+    1 the entries that carry a digest of the order, in any set, in any version that is stored
+    2 each of them is listed with all its digests, and binds every source from now on
+    3 own sets: a withdrawal in the entry's place, so that every follower deletes it, too
+      mirrors: the items of its state digest are kept in place of its values, as of rows that policy refuses, so that
+      the comparison with the hub still covers all that was delivered
+    4 each block that held a value of it is written anew without it, under a data key of its own, and the old one goes
+      with its key; a leaf binds the digests of old and new
+    5 pages of the set that wait to be pushed end; what is pushed next is made anew
+
+A row that had been replaced, or is erased, leaves nothing of its values. Of an own set its place in history stays (id,
+version, seq, label; kind `history`): else nobody could tell which followers hold the entry and must be told.
+
+What leaves this gateway is out of its reach: pages that were delivered, files that people exported, backups. Backups
+lose the key at the end of the purge window; whoever restores one takes the list in again (`take_in`), and what it lists
+goes again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.approvals import Act, Arguments, Change
+from gateway.audit import Event, EventKind
+from gateway.columns import digest
+from gateway.columns.block import Block, decode, encode_block
+from gateway.columns.marks import MARK_BYTES, MarkIndex, mask_of, packed_marks
+from gateway.columns.rows import (
+    COLUMNS,
+    DIGESTS,
+    EXISTENCE,
+    ColumnKind,
+    Mask,
+    Rows,
+    constant,
+    counting,
+    grouped,
+    integers,
+)
+from gateway.columns.sketch import among
+from gateway.errors import ConflictError, MalformedError
+from gateway.exchange import listfile
+from gateway.exchange.applying import FORGOTTEN_VIEW
+from gateway.exchange.changes import CONTENT_PARTS, Held, Sums, pack_items
+from gateway.exchange.labels import digest_key
+from gateway.exchange.ledger import withdraw_entries, withdrawals
+from gateway.exchange.neveragain import ERASED, REINSTATED, WRONG, Listing, Marker, add, lift, listings
+from gateway.exchange.paging import SEGMENT_SEQS
+from gateway.exchange.shelf import BARRED, CHANGES, HISTORY, Shelf, block_id
+from gateway.model import (
+    CRYPTOGRAPHIC,
+    DIGEST_BYTES,
+    MAX_TEXT_CHARS,
+    ChangeKind,
+    require,
+    text_member,
+    texts_member,
+)
+from gateway.node import Node
+from gateway.store import Transaction
+from gateway.store.neveragain import NeverAgainRow
+from gateway.store.tables import BlockRow, HashSet
+
+MAX_DIGESTS = 1_000  # of one order; a proposal with their marks stays far below 128 KiB
+_MARK = re.compile(f"[0-9a-f]{{{2 * MARK_BYTES}}}")
+REWRITTEN_IN_EVENT = 150  # blocks whose old and new digests one event names: 30 KB
+BARE_COLUMNS = ("kind", "seq", "entry_id", "version")
+HISTORY_COLUMNS = (*BARE_COLUMNS, "changed_at", "prev_seq", "prev_label")
+_DIGEST_NAMES = tuple(column.name for column in DIGESTS)
+_DIGEST_PARTS = {EXISTENCE, *(column.group for column in DIGESTS)}
+
+
+# The guarded acts
+
+
+def erase(node: Node, digests: Collection[str], order: str, *, files_only: bool = False) -> tuple[str, Arguments]:
+    """The act that erases every entry that carries one of these digests, and keeps it away.
+
+    Args:
+        digests: in hexadecimal, or as ALGORITHM:VALUE.
+        order: the legal reference, in one line.
+        files_only: what is found is listed by its cryptographic digests alone, so that other pictures that look the
+            same to the last bit are neither erased nor kept away.
+    """
+    return "entries_erase", {"marks": _marks(node, digests), "order": order, "files_only": files_only}
+
+
+def reinstate(node: Node, digests: Collection[str], reason: str, *, kind: str = WRONG) -> tuple[str, Arguments]:
+    """The act after which what was listed with one of these digests may be taken in again.
+
+    Args:
+        kind: WRONG or ERASED, whichever listing is lifted.
+    """
+    return "entries_reinstate", {"marks": _marks(node, digests), "kind": kind, "reason": reason}
+
+
+def _erase(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> None:
+    order, marks, files_only = _order(arguments)
+    told: dict[str, object] = {"order_ref": order, "proposal": proposal}
+    survey = _survey(node, tx, marks, files_only=files_only)
+    known = {mark for one in listings(node, tx) if one.kind == ERASED and not one.reinstated for mark in one.marks}
+    new = [entry for entry in survey.listings if not entry <= known]
+    if not new and not survey.finds:
+        raise ConflictError("all of this is erased already, and stays away")
+    add(node, tx, ERASED, new, details={"deed": "erased", **told})
+    _carry_out(node, tx, survey, told)
+
+
+def _erase_difference(tx: Transaction, node: Node, arguments: Arguments) -> Sequence[Change]:
+    _, marks, files_only = _order(arguments)
+    survey = _survey(node, tx, marks, files_only=files_only)
+    changes = [Change("listed for everybody", "", f"{len(survey.listings)}, by {survey.marks} digests")]
+    for one in survey.finds:
+        count = Sums(tx, one.id, digest_key(node, one.hash_set)).entries()
+        changes.append(Change(f"entries of {one.hash_set.name}", str(count), str(count - one.held)))
+    if survey.alike:
+        changes.append(Change("of them found by a perceptual digest alone", str(survey.alike), "0"))
+    return changes
+
+
+def _reinstate(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> None:
+    marks, kind, reason = _lifted(arguments)
+    found = _listed(node, tx, marks, kind)
+    if not found:
+        raise ConflictError("nothing of this is listed so, or it was reinstated already")
+    details: dict[str, object] = {"deed": REINSTATED, "reason": reason, "proposal": proposal}
+    lift(node, tx, [one.number for one in found], details=details)
+    if kind == ERASED:
+        _ask_again(tx)
+
+
+def _reinstate_difference(tx: Transaction, node: Node, arguments: Arguments) -> Sequence[Change]:
+    marks, kind, _ = _lifted(arguments)
+    binds = "own sets" if kind == WRONG else "every source"
+    then = "may be taken in again"
+    return [
+        Change(f"listing {one.number}, {len(one.marks)} digests", f"{kind}: kept from {binds}", then)
+        for one in _listed(node, tx, marks, kind)
+    ]
+
+
+def _listed(node: Node, tx: Transaction, marks: Collection[bytes], kind: str) -> list[Listing]:
+    """What is in force of this kind and has one of these marks."""
+    found = (one for one in listings(node, tx) if one.kind == kind and not one.reinstated)
+    return [one for one in found if not one.marks.isdisjoint(marks)]
+
+
+def _ask_again(tx: Transaction) -> None:
+    """Have mirrors that keep something away begin anew: no value is here that could be taken up again."""
+    for mirror in tx.sets.all():
+        if mirror.hub and mirror.id is not None and any(kind == BARRED for _, kind in tx.blocks.kinds(mirror.id)):
+            at = (mirror.epoch, mirror.view, mirror.seq)
+            tx.sets.advance_mirror(mirror.id, expected=at, to=(mirror.epoch, FORGOTTEN_VIEW, mirror.seq))
+
+
+def _after(node: Node) -> None:
+    """Nothing that was deleted stays in the database's own files; the copy of the list goes on."""
+    node.store.scrub()
+    listfile.keep(node)
+
+
+# What arguments say
+
+
+def _order(arguments: Arguments) -> tuple[str, list[frozenset[bytes]], bool]:
+    members = _members(arguments, {"marks", "order", "files_only"})
+    files_only = members["files_only"]
+    if not isinstance(files_only, bool):
+        raise MalformedError("erase: files_only is not true or false")
+    return _line(members, "order", "an order has a reference, on one line"), _parsed_marks(members), files_only
+
+
+def _lifted(arguments: Arguments) -> tuple[frozenset[bytes], str, str]:
+    members = _members(arguments, {"marks", "kind", "reason"})
+    kind = text_member(members, "kind")
+    require(kind in (WRONG, ERASED), f"what is reinstated was {WRONG} or {ERASED}")
+    marks = frozenset().union(*_parsed_marks(members))
+    return marks, kind, _line(members, "reason", "a reason is one line, and needed")
+
+
+def _order_subject(arguments: Arguments) -> str:
+    return _order(arguments)[0]
+
+
+def _lifted_subject(arguments: Arguments) -> str:
+    marks, kind, _ = _lifted(arguments)
+    return f"{len(marks)} digests, {kind}"
+
+
+def _members(arguments: Arguments, names: set[str]) -> dict[str, object]:
+    require(set(arguments) == names, "a guarded act with other arguments than it takes")
+    return dict(arguments)
+
+
+def _line(members: Mapping[str, object], name: str, message: str) -> str:
+    text = text_member(dict(members), name)
+    require(0 < len(text) <= MAX_TEXT_CHARS and text.isprintable(), message)
+    return text
+
+
+def _parsed_marks(members: dict[str, object]) -> list[frozenset[bytes]]:
+    """Of each digest its mark, or several where it is not said which algorithm it is of."""
+    asked = members["marks"]
+    if not isinstance(asked, list) or not 0 < len(asked) <= MAX_DIGESTS:
+        raise MalformedError(f"between 1 and {MAX_DIGESTS} digests at once")
+    found = []
+    for one in asked:
+        texts = texts_member({"marks": one}, "marks")
+        require(texts and all(_MARK.fullmatch(text) for text in texts), "a mark is 16 octets in hexadecimal")
+        found.append(frozenset(bytes.fromhex(text) for text in texts))
+    return found
+
+
+def _marks(node: Node, digests: Collection[str]) -> list[list[str]]:
+    """The marks of digests as people give them, as arguments of an act."""
+    require(0 < len(digests) <= MAX_DIGESTS, f"between 1 and {MAX_DIGESTS} digests at once")
+    marker = Marker(node.keystore)
+    return [
+        [marks[0].tobytes().hex() for row in rows for marks in marker.columns(row).values()]
+        for rows in (_read_digest(text.strip(), f"digest {position}") for position, text in enumerate(digests, 1))
+    ]
+
+
+def _read_digest(text: str, place: str) -> list[Rows]:
+    """A row for each algorithm that may be meant: 64 hex digits may be a SHA-256 or a PDQ."""
+    named, colon, value = text.partition(":")
+    column = COLUMNS.get(named)
+    if colon and (column is None or not column.is_digest):
+        raise MalformedError("no algorithm of this name is known", place=place)
+    if column is not None and column.kind is ColumnKind.TEXT and value:
+        return [Rows.of(1, {named: [value]})]
+    try:
+        octets = bytes.fromhex(value if colon else text)
+    except ValueError as error:
+        raise MalformedError("not a hexadecimal digest", place=place) from error
+    sizes = {name: size for name, size in DIGEST_BYTES.items() if size == len(octets)}
+    algorithms = [name for name in sizes if not colon or name == named]
+    if not algorithms:
+        raise MalformedError("no digest of this length is known", place=place)
+    return [Rows.of(1, {algorithm: [octets]}) for algorithm in algorithms]
+
+
+# 1. What carries a digest of the order
+
+
+@dataclass(slots=True)
+class _Find:
+    """What of one set is to go. By block: the rows that go, those that are live now, those that stay where they are.
+
+    What neither goes nor stays has been replaced; of an own set it becomes history.
+    """
+
+    hash_set: HashSet
+    gone: dict[int, Mask] = field(default_factory=dict)
+    live: dict[int, Mask] = field(default_factory=dict)
+    stay: dict[int, Mask] = field(default_factory=dict)
+
+    @property
+    def id(self) -> int:
+        """The set's id in the store."""
+        assert self.hash_set.id is not None
+        return self.hash_set.id
+
+    @property
+    def held(self) -> int:
+        """How many entries go that are held now."""
+        return sum(int((mask & self.live[number]).sum()) for number, mask in self.gone.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What an order comes to. `alike`: rows that carry none of the listed cryptographic digests."""
+
+    listings: list[frozenset[bytes]]
+    finds: list[_Find]
+    alike: int
+    shelf: Shelf
+
+    @property
+    def marks(self) -> int:
+        """How many digests are listed."""
+        return len({mark for one in self.listings for mark in one})
+
+
+@dataclass(frozen=True, slots=True)
+class _Carrier:
+    """Rows of one block that carry a mark. `found`: which marks; `alike`: rows found by perceptual digests alone."""
+
+    hash_set: HashSet
+    block: BlockRow
+    rows: Rows
+    mask: Mask
+    found: frozenset[bytes]
+    alike: int
+
+
+def _survey(node: Node, tx: Transaction, asked: Sequence[frozenset[bytes]], *, files_only: bool) -> _Survey:
+    """All that carries one of these marks, or a digest of an entry that does.
+
+    One step and no further: what merely shares a perceptual digest with such an entry goes with it, since it would not
+    be let in again, but is not listed with what it carries beside.
+    """
+    shelf, marker = Shelf(node.keystore.master_key, node.random), Marker(node.keystore)
+    marks = frozenset().union(*asked)
+    carriers = list(_carriers(tx, shelf, marker, marks))
+    algorithms = CRYPTOGRAPHIC if files_only else None
+    entries = [one for found in carriers for one in marker.listed(found.rows.take(found.mask), algorithms)]
+    # Which algorithm was meant, what is held shows; where nothing is, both are listed.
+    meant = frozenset().union(*(one.found for one in carriers))
+    listed = _joined([*entries, *(one & meant or one for one in asked)])
+    everything = frozenset(mark for one in listed for mark in one)
+    if everything != marks:
+        carriers = list(_carriers(tx, shelf, marker, everything))
+    return _Survey(listed, _finds(tx, shelf, carriers), sum(one.alike for one in carriers), shelf)
+
+
+def _carriers(tx: Transaction, shelf: Shelf, marker: Marker, wanted: Collection[bytes]) -> Iterator[_Carrier]:
+    """Every stored row, live or replaced, that carries one of these marks. Reads all blocks, a few at a time."""
+    index, known = MarkIndex(), sorted(wanted)
+    index.add(packed_marks(known), counting(0, len(known)))
+    for hash_set in tx.sets.all():
+        stored = _with_values(tx, hash_set)
+        for row, block in zip(stored, shelf.get_all(tx, stored, _DIGEST_PARTS), strict=True):
+            rows = decode(block, ["entry_id", "pdq_quality", *_DIGEST_NAMES])
+            hits = {name: index.find(marks) for name, marks in marker.columns(rows).items()}
+            carrying = {at for where, _ in hits.values() for at in where.tolist()}
+            if carrying:
+                files = {at for name in CRYPTOGRAPHIC if name in hits for at in hits[name][0].tolist()}
+                found = frozenset(known[tag] for _, tags in hits.values() for tag in tags.tolist())
+                yield _Carrier(hash_set, row, rows, mask_of(rows.n, carrying), found, len(carrying - files))
+
+
+def _with_values(tx: Transaction, hash_set: HashSet) -> list[BlockRow]:
+    assert hash_set.id is not None
+    return [row for row in tx.blocks.of_set(hash_set.id) if row.kind == CHANGES]
+
+
+def _joined(entries: Iterable[frozenset[bytes]]) -> list[frozenset[bytes]]:
+    """Entries that share a mark are one: lifting it by any of its digests lifts it whole."""
+    found: dict[bytes, frozenset[bytes]] = {}
+    for marks in entries:
+        together = frozenset().union(marks, *(found[mark] for mark in marks if mark in found))
+        found.update(dict.fromkeys(together, together))
+    return list(dict.fromkeys(found.values()))
+
+
+def _finds(tx: Transaction, shelf: Shelf, carriers: Sequence[_Carrier]) -> list[_Find]:
+    """By set, the rows of which nothing may stay: those that carry a mark, and every version of an entry that goes."""
+    by_set: dict[str, list[_Carrier]] = {}
+    for one in carriers:
+        by_set.setdefault(one.hash_set.name, []).append(one)
+    return [_find(tx, shelf, some) for some in by_set.values()]
+
+
+def _find(tx: Transaction, shelf: Shelf, carriers: Sequence[_Carrier]) -> _Find:
+    find = _Find(carriers[0].hash_set)
+    find.gone = {block_id(one.block): one.mask for one in carriers}
+    stored = _with_values(tx, find.hash_set)
+    with shelf.index(tx, find.id) as index:
+        # 1. An entry goes when it carries the digest now, or is no longer held with values. One that carried it in an
+        #    earlier version alone stays, and loses that version.
+        live = {number: index.live_rows(number) for number in map(block_id, stored)}
+        staying: set[int] = set()
+        leaving: set[int] = set()
+        for one in carriers:
+            ids = one.rows.ints("entry_id")[one.mask]
+            located = index.locate(ids)
+            places = zip(
+                ids.tolist(), located.found.tolist(), located.block_no.tolist(), located.row.tolist(), strict=True
+            )
+            for entry, found, number, at in places:
+                stays = found and number in live and not (number in find.gone and find.gone[number][at])
+                (staying if stays else leaving).add(entry)
+    # 2. Of those that go, every version.
+    ids = integers(sorted(leaving - staying))
+    for row, block in zip(stored, shelf.get_all(tx, stored, [EXISTENCE]), strict=True):
+        number, rows = block_id(row), decode(block, ["entry_id", "kind"])
+        gone = among(rows.ints("entry_id"), ids) & (rows.ints("kind") == ChangeKind.ASSERT)
+        if number in find.gone:
+            gone |= find.gone[number]
+        if gone.any():
+            with shelf.index(tx, find.id) as index:
+                withdrawn = index.withdrawn(rows.ints("entry_id")) & (rows.ints("kind") == ChangeKind.WITHDRAW)
+            find.gone[number], find.live[number] = gone, live[number]
+            find.stay[number] = (live[number] & ~gone) | withdrawn
+    return find
+
+
+# 3. to 5. Out of the sets
+
+
+def _carry_out(node: Node, tx: Transaction, survey: _Survey, told: Mapping[str, object]) -> None:
+    """Everything that was found goes; `told` is what the log says of the order."""
+    for find in survey.finds:
+        _Erasure(node, tx, survey.shelf, find).run(told)
+
+
+@dataclass(slots=True)
+class _Rewritten:
+    """What comes in place of blocks that go: by kind, with the digests of old and new."""
+
+    old: list[BlockRow] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    kept: list[Block] = field(default_factory=list)
+    history: list[Block] = field(default_factory=list)
+    barred: list[Block] = field(default_factory=list)
+    items: list[bytes] = field(default_factory=list)
+    digests: list[list[str]] = field(default_factory=list)
+
+
+class _Erasure:
+    """One set's part of an erasure."""
+
+    def __init__(self, node: Node, tx: Transaction, shelf: Shelf, find: _Find) -> None:
+        self._node, self._tx, self._shelf = node, tx, shelf
+        self._find, self._set = find, find.hash_set
+        self._key = digest_key(node, find.hash_set)
+
+    def run(self, told: Mapping[str, object]) -> None:
+        """Take the rows out of the set's blocks; followers of an own set are told."""
+        tx, set_id, hub = self._tx, self._find.id, self._set.hub
+        # 1. Each block without its rows; what is held of them now.
+        done = _Rewritten()
+        stored = tx.blocks.some(sorted(self._find.gone))
+        for row in stored.values():
+            self._rewrite(done, row)
+        # 2. An own set says that they are withdrawn; their items leave its sums. A mirror's sums stay as they are.
+        withdrawn = [] if hub else withdrawals(self._node, self._shelf, tx, self._set, done.held)
+        sums = Sums(tx, set_id, self._key)
+        if not hub:
+            for one in done.held:
+                sums.take_away(one.block.label, one.rows, one.parts)
+            tx.mail.end_pages(self._set.name, "entries in it were erased")
+        # 3. Leaves, blocks, sums and the set's position; the old blocks go with their keys.
+        events = [*self._withdrawal(withdrawn, told), *self._events(done, told)]
+        coming = [(CHANGES, withdrawn), (CHANGES, done.kept), (HISTORY, done.history), (BARRED, done.barred)]
+        leaf = tx.log.append(events, blocks=[block.digest for _, blocks in coming for block in blocks])
+        for kind, blocks in coming:
+            items = done.items if kind == BARRED else ()
+            self._shelf.put(tx, set_id, kind, blocks, first_leaf=leaf, items=items)
+            leaf += len(blocks)
+        tx.blocks.drop(set_id, [block_id(row) for row in done.old])
+        if withdrawn:
+            seq = self._set.seq + sum(block.header.count for block in withdrawn)
+            tx.sets.advance(set_id, expected_seq=self._set.seq, seq=seq, next_entry=self._set.next_entry)
+        sums.write()
+
+    def _rewrite(self, done: _Rewritten, row: BlockRow) -> None:
+        number = block_id(row)
+        gone, live, stay = self._find.gone[number], self._find.live[number], self._find.stay[number]
+        block = self._shelf.get(self._tx, row)
+        rows = decode(block)
+        kept = self._blocks(block, rows.take(stay))
+        barred: list[Block] = []
+        if (live & gone).any():
+            held = Held(row, rows.take(live & gone), frozenset(block.parts))
+            done.held.append(held)
+            if self._set.hub:
+                barred = self._blocks(block, held.rows.select(BARE_COLUMNS), whole=True)
+                parts = CONTENT_PARTS & held.parts
+                done.items.append(pack_items({part: digest.items(held.rows, part, self._key) for part in parts}))
+        history = [] if self._set.hub else self._blocks(block, rows.take(~stay).select(HISTORY_COLUMNS))
+        done.kept += kept
+        done.barred += barred
+        done.history += history
+        done.old.append(row)
+        done.digests.append([row.digest.hex(), *(one.digest.hex() for one in (*kept, *barred, *history))])
+
+    def _blocks(self, block: Block, rows: Rows, *, whole: bool = False) -> list[Block]:
+        """Rows of a block as blocks of their own.
+
+        Args:
+            whole: as one; else cut where `paging` wants blocks that lie side by side to end.
+        """
+        header = block.header
+        segments = constant(0, rows.n) if whole else (rows.ints("seq") - constant(1, rows.n)) // SEGMENT_SEQS
+        return [
+            encode_block(
+                set_name=header.set_name,
+                epoch=header.epoch,
+                label=header.label,
+                label_digest=header.label_digest,
+                rows=rows.take(where),
+                salt=self._shelf.salt,
+            )
+            for _, where in grouped(segments)
+        ]
+
+    def _withdrawal(self, blocks: Sequence[Block], told: Mapping[str, object]) -> list[Event]:
+        if not blocks:
+            return []
+        count = sum(block.header.count for block in blocks)
+        details: dict[str, object] = {
+            "set": self._set.name,
+            "epoch": self._set.epoch,
+            "from_seq": self._set.seq + 1,
+            "until_seq": self._set.seq + count,
+            "changes": count,
+            "reason": "erased by order",
+            "blocks": len(blocks),
+            **told,
+        }
+        return [self._event(EventKind.ENTRIES_WITHDRAWN, details)]
+
+    def _events(self, done: _Rewritten, told: Mapping[str, object]) -> list[Event]:
+        """What the log binds together: old and new blocks. Several events where one would be too large."""
+        counts: dict[str, object] = {
+            "entries": self._find.held,
+            "rows": sum(int(mask.sum()) for mask in self._find.gone.values()),
+        }
+        events = []
+        for start in range(0, len(done.digests), REWRITTEN_IN_EVENT):
+            details: dict[str, object] = {
+                "set": self._set.name,
+                "epoch": self._set.epoch,
+                "rewritten": done.digests[start : start + REWRITTEN_IN_EVENT],
+                **(counts if start == 0 else {}),
+                **told,
+            }
+            events.append(self._event(EventKind.ENTRIES_ERASED, details))
+        return events
+
+    def _event(self, kind: EventKind, details: dict[str, object]) -> Event:
+        return self._node.event(kind, actor=self._node.agency, subject=self._set.name, details=details)
+
+
+# After a restore
+
+
+@dataclass(frozen=True, slots=True)
+class TakenIn:
+    """What a file of the list brought: listings that came or were lifted, entries that were withdrawn, or erased."""
+
+    changed: int
+    withdrawn: int
+    erased: int
+
+
+def take_in(node: Node, raw: bytes) -> TakenIn:
+    """Take in the list of a file that this gateway wrote: what was withdrawn or erased since the backup goes again.
+
+    It may be cut off anywhere, and then be done again.
+
+    Raises:
+        MalformedError, VerificationError: not such a file, another gateway's, or not as it was written.
+    """
+    rows = listfile.parse(node, raw)
+    # 1. What was withdrawn since: entries with exactly the digests of a listing that is not known here yet.
+    withdrawn = _withdraw_again(node, rows)
+    # 2. The list.
+    with node.store.transaction() as tx:
+        changed = listfile.merge(node, tx, rows, deed="taken in")
+    # 3. What it says was erased.
+    with node.store.transaction() as tx:
+        erased = [one.marks for one in listings(node, tx) if one.kind == ERASED and not one.reinstated]
+        survey = _survey_again(node, tx, frozenset().union(*erased))
+        _carry_out(node, tx, survey, {})
+    _after(node)
+    return TakenIn(changed, withdrawn, sum(one.held for one in survey.finds))
+
+
+def _withdraw_again(node: Node, rows: Sequence[NeverAgainRow]) -> int:
+    shelf, marker = Shelf(node.keystore.master_key, node.random), Marker(node.keystore)
+    found: dict[str, set[int]] = {}
+    with node.store.reading() as tx:
+        wrong = {one.marks for one in listfile.unknown(node, tx, rows) if one.kind == WRONG}
+        for one in _carriers(tx, shelf, marker, frozenset().union(*wrong)) if wrong else ():
+            carrying = one.rows.take(one.mask)
+            pairs = zip(carrying.ints("entry_id").tolist(), marker.listed(carrying), strict=True)
+            if not one.hash_set.hub:
+                found.setdefault(one.hash_set.name, set()).update(entry for entry, marks in pairs if marks in wrong)
+    count = 0
+    for name, entries in found.items():
+        with node.store.transaction() as tx:
+            told = {"actor": node.agency, "reason": "withdrawn before the restore"}
+            held = withdraw_entries(node, shelf, tx, tx.sets.get(name), entries, **told)
+            count += sum(one.rows.n for one in held)
+    return count
+
+
+def _survey_again(node: Node, tx: Transaction, marks: frozenset[bytes]) -> _Survey:
+    """All that carries a mark that is listed already."""
+    shelf = Shelf(node.keystore.master_key, node.random)
+    carriers = list(_carriers(tx, shelf, Marker(node.keystore), marks)) if marks else []
+    return _Survey([], _finds(tx, shelf, carriers), sum(one.alike for one in carriers), shelf)
+
+
+ENTRY_ACTS: Mapping[str, Act] = {
+    "entries_erase": Act(
+        "erase entries by order, and keep them away", _order_subject, _erase, _erase_difference, _after
+    ),
+    "entries_reinstate": Act(
+        "let entries come back that were listed as never again",
+        _lifted_subject,
+        _reinstate,
+        _reinstate_difference,
+        _after,
+    ),
+}
