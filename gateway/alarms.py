@@ -49,6 +49,7 @@ class AlarmKind(StrEnum):
     PARTNER_KEY_REVOKED = "partner_key_revoked"
     PARTNER_CARD_WAITS = "partner_card_waits"
     PARTNER_RESTORED = "partner_restored"
+    UNKNOWN_ENTRIES = "unknown_entries"
     CLOCK_SKEW = "clock_skew"
     KEYSTORE = "keystore"
     PROPOSAL_WAITS = "proposal_waits"
@@ -67,6 +68,7 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.SYNC_FAILING: "`gateway sync status` names the last error",
     AlarmKind.PARTNER_KEY_REVOKED: "look again at what the partner sent since the time it names: `gateway audit list`",
     AlarmKind.PARTNER_CARD_WAITS: "compare the fingerprint by voice, then sign: `gateway approval list`",
+    AlarmKind.UNKNOWN_ENTRIES: "look for them in backups and in the files that were imported, and import them again",
     AlarmKind.PARTNER_RESTORED: "ring the partner up whether it knows of it; what it lost goes back to it by itself",
     AlarmKind.CLOCK_SKEW: "set the clocks of both machines: NTP",
     AlarmKind.KEYSTORE: "look at the key file and its rights: `gateway doctor`",

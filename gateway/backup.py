@@ -39,11 +39,11 @@ from gateway.beginning import PAUSED_BY
 from gateway.columns.rows import EXISTENCE
 from gateway.config import DATABASE_URL, MAX_SETTINGS_BYTES, SETTINGS_FILE, Settings, dump_settings, load_settings
 from gateway.crypto import age
-from gateway.crypto.keys import SYSTEM_RANDOM, OpeningKey, Random, SealingKey
-from gateway.errors import AuditBrokenError, ConfigError, MalformedError, VerificationError
+from gateway.crypto.keys import SYSTEM_RANDOM, OpeningKey, Random, SealingKey, SigningKey
+from gateway.errors import AuditBrokenError, ConfigError, ConflictError, MalformedError, VerificationError
 from gateway.exchange.shelf import Shelf
 from gateway.home import ADMINISTRATORS, NAME_META, assemble, put_in_place, system_clock
-from gateway.interchange import IdentityCard
+from gateway.interchange import IdentityCard, parse_card
 from gateway.keystore import Keystore
 from gateway.logcheck import verify_own_log
 from gateway.logexport import export_log
@@ -177,7 +177,16 @@ def _pieces(node: Node, tx: Transaction, writer: Writer) -> Iterator[bytes]:
         for rows in table.batches:
             yield writer.rows(rows)
     log = str(own_log(node, tx).verifier)
-    yield writer.end(head, log, tx.log.size(), node.keystore.signing_key)
+    yield writer.end(head, log, tx.log.size(), _signer(node, newest.card.encode()))
+
+
+def _signer(node: Node, card: bytes) -> SigningKey:
+    """The key that the card names: another may have come into use since the database was read."""
+    named = parse_card(card).signing
+    for held in node.keystore.held_signing_keys:
+        if held.key.public == named:
+            return held.key
+    raise ConflictError("the signing key was destroyed while the backup was made", remedy="make another backup")
 
 
 def _files(settings: Settings) -> Iterator[tuple[str, bytes]]:

@@ -108,7 +108,8 @@ def _begin_anew(tx: Transaction, node: Node, arguments: Arguments, proposal: str
     leaf = next(tx.log.leaves(0, 1))
     assert leaf.salt is not None, "an event has a salt"
     tx.log.append(since)
-    # 3. The statement, for partners.
+    # 3. The statement, for partners, by the key that is in use as the rows have it.
+    ownkeys.reconcile(tx, node, reason="made at the restore")
     raw = tx.people.proposal(proposal).statement.encode()
     statement = Restore(node.agency, raw, signers, first.encode(), leaf.salt, note, node.clock())
     signed = sign_restore(statement, node.keystore.signing_key)
@@ -122,7 +123,6 @@ def _begin_anew(tx: Transaction, node: Node, arguments: Arguments, proposal: str
     if any(scope == EVERYTHING and by == PAUSED_BY for scope, by, _ in tx.people.pauses()):
         tx.people.resume(EVERYTHING)
     # 5. The card says all that is new.
-    ownkeys.reconcile(tx, node, reason="made at the restore")
     ownkeys.issue(tx, node, gap=CARD_GAP)
 
 

@@ -151,7 +151,7 @@ class _Download:
             raise PartnerError("the partner answers with a part of something else")
         first, last, total = map(int, said.groups())
         if first != len(self.octets) or last != total - 1 or response.content_length != total - first:
-            raise PartnerError("the partner answers with another part than was asked for")
+            raise PartnerError("the partner answers with another part of it than was asked for")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from gateway.audit import EventKind
 from gateway.beginning import RESTORE_ACTS, acts_for
 from gateway.callers import secret_event
 from gateway.crypto import canonical
-from gateway.crypto.checkpoint import KeyKind, VerifierKey
+from gateway.crypto.checkpoint import KeyKind, VerifierKey, number_of_log
 from gateway.crypto.keys import VerifyingKey
 from gateway.errors import ConflictError, DeniedError, MalformedError, PartnerError
 from gateway.exchange.erasing import ENTRY_ACTS
@@ -32,7 +32,7 @@ from gateway.home import QUORUM_META
 from gateway.interchange import HEX_DIGEST, IdentityCard, parse_card
 from gateway.keyacts import KEY_ACTS
 from gateway.model import AGENCY, MAX_TEXT_CHARS, int_member, require, text_member
-from gateway.node import POLICY_META, Node, witness_name
+from gateway.node import POLICY_META, Node, log_origin, witness_name
 from gateway.ownkeys import issued_card
 from gateway.partners import ACTIVE, REMOVED, SUSPENDED, card_in
 from gateway.standing import founder_mac, keep, roster
@@ -408,7 +408,7 @@ def _card_subject(arguments: Arguments) -> str:
     card = parse_card(text_member(members, "card").encode())
     log = VerifierKey.parse(card.log)
     # identity-card 2, rule 6: or a receipt of this partner could be signed in the name of another's log.
-    own = log.kind is KeyKind.LOG and log.name.startswith(f"partner-exchange/{card.agency}/log/")
+    own = log.kind is KeyKind.LOG and log.name == log_origin(card.agency, number_of_log(log.name))
     require(own, "identity card: its log is not its agency's")
     witness = VerifierKey.parse(card.witness)
     own = witness.kind is KeyKind.COSIGNER and witness.name == witness_name(card.agency)

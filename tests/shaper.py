@@ -14,8 +14,7 @@ import asyncio
 import random
 import socket
 import struct
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -54,7 +53,6 @@ class _Through:
     """One connection."""
 
     carried: int = 0
-    sockets: list[socket.socket] = field(default_factory=list)
 
 
 class Shaper:
@@ -110,39 +108,32 @@ class Shaper:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        through = _Through(sockets=[near, far])
+        through = _Through()
+        ways: list[asyncio.Task[None]] = []
         try:
             await asyncio.sleep(2 * self._line.delay_seconds)  # the handshake
             await loop.sock_connect(far, ("127.0.0.1", self._target))
-            ways = [
-                self._spawn(self._carry(near, far, self.up, through)),
-                self._spawn(self._carry(far, near, self.down, through)),
-            ]
-            await asyncio.gather(*ways, return_exceptions=True)
-        except OSError:
-            self._reset(through)
+            ways.append(self._spawn(self._carry(near, far, self.up, through)))
+            ways.append(self._spawn(self._carry(far, near, self.down, through)))
+            await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)
         finally:
-            near.close()
-            far.close()
+            # Nobody waits on a socket when it is closed: its number may be another's at once.
+            for way in ways:
+                way.cancel()
+            broken = any(isinstance(end, OSError) for end in await asyncio.gather(*ways, return_exceptions=True))
+            for one in (near, far):
+                if broken:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                one.close()
 
     async def _carry(self, source: socket.socket, sink: socket.socket, way: _Way, through: _Through) -> None:
         """Packets from one side to the other: each takes its time on the line, then its delay."""
         loop, line = asyncio.get_running_loop(), self._line
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(QUEUED_PACKETS)
-
-        async def deliver() -> None:
-            while True:
-                due, packet = await queue.get()
-                await asyncio.sleep(max(0.0, due - loop.time()))
-                if not packet:
-                    sink.shutdown(socket.SHUT_WR)
-                    return
-                await loop.sock_sendall(sink, packet)
-
-        delivery = self._spawn(deliver())
+        delivery = self._spawn(_deliver(queue, sink))
         held_until = 0.0
-        with suppress(OSError, asyncio.CancelledError):
-            while True:
+        try:
+            while not delivery.done():
                 packet = await loop.sock_recv(source, PACKET_BYTES)
                 way.carried += len(packet)
                 through.carried += len(packet)
@@ -151,21 +142,27 @@ class Shaper:
                     await asyncio.sleep(max(0.0, way.free_at - loop.time()))
                 if line.cut_after and through.carried > line.cut_after:
                     self.cuts += 1
-                    self._reset(through)
-                    break
+                    raise ConnectionResetError
                 now = loop.time()
                 if self._source.random() < line.loss:
                     held_until = now + 2 * line.delay_seconds  # noticed and sent again after a round trip
                     way.free_at += len(packet) / line.bytes_per_second if line.bytes_per_second else 0.0
                 await queue.put((max(now, held_until) + line.delay_seconds, packet))
                 if not packet:
-                    await delivery
-                    return
-        delivery.cancel()
+                    break
+            await delivery
+        finally:
+            delivery.cancel()
+            await asyncio.gather(delivery, return_exceptions=True)
 
-    def _reset(self, through: _Through) -> None:
-        for one in through.sockets:
-            with suppress(OSError):
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                one.shutdown(socket.SHUT_RD)
-                one.close()
+
+async def _deliver(queue: asyncio.Queue[tuple[float, bytes]], sink: socket.socket) -> None:
+    """What was put on the line arrives, each packet in its time; an empty one ends it."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due, packet = await queue.get()
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        if not packet:
+            sink.shutdown(socket.SHUT_WR)
+            return
+        await loop.sock_sendall(sink, packet)

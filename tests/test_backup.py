@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import stat
@@ -24,12 +25,15 @@ from factory import (
     drafts,
     enrol,
     events,
+    link_to,
+    loopback,
     make_node,
     make_set,
     new_database,
     on_postgresql,
+    serving,
 )
-from gateway import backup, backupfile, beginning
+from gateway import backup, backupfile, beginning, keyring, ownkeys
 from gateway.audit import EventKind
 from gateway.backup import Opened
 from gateway.backupfile import Head, Reader, Writer, dump_rows, parse_rows
@@ -47,10 +51,12 @@ from gateway.errors import (
 from gateway.exchange import Exchange
 from gateway.home import found, open_home
 from gateway.keyadmin import approvals, bootstrap_administrator, export_card, own_card
+from gateway.keylife import KeyPurpose
 from gateway.keystore import Keystore, PersonalKey, create_offline, open_offline
 from gateway.logcheck import verify_own_log
 from gateway.node import Node, own_log
 from gateway.store.tables import BlockPart, BlockRow
+from gateway.sync import PartnerSync
 from partner_simulator import held_entries
 
 OFFLINE = OpeningKey.from_seed(b"offline key of tests, 32 octets!")
@@ -208,6 +214,22 @@ def test_a_backup_made_while_others_import_holds_one_state(tmp_path: Path, clock
     assert verify_own_log(node).size > sizes[-1]
 
 
+async def test_partners_pull_while_a_backup_is_made(tmp_path: Path, clock: FakeClock) -> None:
+    node = founded(tmp_path / "xa", clock, **loopback())
+    near = make_node(tmp_path, "XB-NCVI", clock=clock)
+    enrol(node, export_card(near))
+    enrol(near, export_card(node))
+    follower = Exchange(near)
+    async with serving(Exchange(node)), link_to(node, near) as link:
+        made, pulled = await asyncio.gather(
+            asyncio.to_thread(backup.create, node, tmp_path / "x.age", [OFFLINE.public]),
+            PartnerSync(follower, link, XA).pull(),
+        )
+    assert [report.changes for report in pulled] == [60]
+    assert len(held_entries(follower, f"{XA}/found")) == 60
+    assert backup.verify(opened(tmp_path / "x.age")).log_size == made.log_size
+
+
 def test_memory_does_not_grow_with_the_database(tmp_path: Path, clock: FakeClock) -> None:
     node = founded(tmp_path / "xa", clock)
     big = tmp_path / "big.age"
@@ -241,6 +263,57 @@ def test_memory_does_not_grow_with_the_database(tmp_path: Path, clock: FakeClock
 def test_another_key_or_another_passphrase_opens_nothing(file: Path) -> None:
     assert "another key" in refusal(lambda: backup.verify(opened(file, key=OpeningKey.generate()))).message
     assert "passphrase" in refusal(lambda: backup.verify(opened(file, passphrase="another passphrase"))).message
+
+
+def test_a_file_that_is_exchanged_between_the_two_readings_is_refused(node: Node, file: Path, tmp_path: Path) -> None:
+    path, other = tmp_path / "x.age", tmp_path / "other.age"
+    path.write_bytes(file.read_bytes())
+    backup.create(node, other, [OFFLINE.public])
+
+    def exchange(done: int, total: int) -> None:
+        if done == total and other.exists():
+            other.replace(path)  # as true as the first, but another
+
+    with pytest.raises(VerificationError, match="changed while it was read"):
+        backup.restore(opened(path), tmp_path / "new", clock=FakeClock(), told=exchange)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_signing_key_that_is_switched_meanwhile_signs_no_backup_of_before(tmp_path: Path, clock: FakeClock) -> None:
+    node = founded(tmp_path / "xa", clock)
+    old = own_card(node).signing
+
+    def switch(done: int, total: int) -> None:
+        if node.keystore.signing_key.public == old:
+            with node.store.transaction() as tx:
+                key = ownkeys.rotate(tx, node, KeyPurpose.SIGNING, reason="due")
+                ownkeys.switch(tx, node, key, reason="in a hurry")
+
+    backup.create(node, tmp_path / "x.age", [OFFLINE.public], told=switch)
+    assert node.keystore.signing_key.public != old
+    assert backup.verify(opened(tmp_path / "x.age")).card.signing == old
+    # The restored gateway signs with the key that its rows and its card name.
+    backup.restore(opened(tmp_path / "x.age"), tmp_path / "new", database=database_for_a_restore(), clock=clock)
+    restored = resumed(tmp_path / "new", clock)
+    assert restored.keystore.signing_key.public == own_card(restored).signing == old
+    (statement,) = keyring.own_news(restored).statements
+    assert {one.key_id for one in dsse.parse(statement).signatures} == set(old.key_ids)
+    restored.store.close()
+
+
+def database_for_a_restore() -> str:
+    return postgres.shared().new_database() if on_postgresql() else ""
+
+
+def resumed(folder: Path, clock: FakeClock) -> Node:
+    """A restored gateway after the ceremony."""
+    node = open_home(folder, PASSPHRASE, clock=clock, restored=True)
+    desk = approvals(node)
+    identifier = desk.propose(*beginning.resume(node), by="one")
+    for name in ("one", "two"):
+        desk.sign(identifier, PersonalKey(name, SigningKey.generate(SeededRandom(name))))
+    node.store.close()
+    return open_home(folder, PASSPHRASE, clock=clock)
 
 
 def test_a_backup_of_another_gateway_is_told_by_its_card(node: Node, file: Path, tmp_path: Path) -> None:
@@ -314,8 +387,13 @@ def test_a_backup_is_never_written_over_anything(node: Node, tmp_path: Path) -> 
     taken.write_text("keep me")
     with pytest.raises(ConfigError, match="already there"):
         backup.create(node, taken, [OFFLINE.public])
+    # One that appears meanwhile is not written over either.
+    appearing = tmp_path / "appearing"
+    with pytest.raises(ConfigError, match="already there"):
+        backup.create(node, appearing, [OFFLINE.public], told=lambda _done, _all: appearing.touch())
+    assert appearing.read_bytes() == b""
     assert taken.read_text() == "keep me"
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["appearing", "taken"]
 
 
 def test_without_an_offline_key_there_is_no_backup(node: Node, tmp_path: Path) -> None:
@@ -431,12 +509,8 @@ def test_a_backup_of_one_kind_of_database_is_restored_into_the_other(
         name: rows for name, rows in before.items() if name not in logged
     }
     # The ceremony empties the log and begins another.
-    desk = approvals(restored)
-    identifier = desk.propose(*beginning.resume(restored), by="one")
-    for name in ("one", "two"):
-        assert desk.sign(identifier, PersonalKey(name, SigningKey.generate(SeededRandom(name)))).quorum == 2
     restored.store.close()
-    restored = open_home(tmp_path / "new", PASSPHRASE, clock=clock)
+    restored = resumed(tmp_path / "new", clock)
     with restored.store.reading() as tx:
         assert own_log(restored, tx).name.endswith("/log/2")
     assert verify_own_log(restored).size > 5

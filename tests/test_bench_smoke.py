@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BENCHES = ("import", "accept", "delta", "poll", "age", "envelope", "policy", "audit", "lookup", "memory", "near", "repair", "scale")
+BENCHES = ("import", "accept", "delta", "poll", "age", "envelope", "policy", "audit", "lookup", "memory", "near", "repair", "classes", "scale")
 MAX_CPU_SECONDS = 40  # some 15 on a quiet machine; wall time depends on what else runs
 LINE = re.compile(
     r"(?P<name>[a-z0-9.-]+) +\| +(?P<value>[\d,.e+]+) (?P<unit>\S+) \| "

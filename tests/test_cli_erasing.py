@@ -64,6 +64,7 @@ def test_what_was_withdrawn_is_left_out_and_named_until_it_is_reinstated(desk: P
     assert json_of("set", "never-again", "list") == []
 
 
+@pytest.mark.sqlite
 def test_an_order_erases_and_the_list_survives_the_database(desk: Path) -> None:
     before = (desk / "xa" / "gateway.db").read_bytes()
     done = json_of("set", "erase", DIGESTS[1], "--order", "District Court, order 7 of 2026", *ALICE)

@@ -14,8 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from columns_builders import LABEL_DIGEST, SET, block_of, rich, salts, sample
-from gateway.columns import Block, Rows, cut, decode, encode_block, inspect, parse_block, resliced
-from gateway.columns.block import DIGEST_CONTEXT, NO_LABEL, REMOVALS, BlockHeader, PartHeader, parse_header
+from gateway.columns import Block, Rows, concat, cut, decode, encode_block, inspect, parse_block, resliced
+from gateway.columns.block import (
+    DIGEST_CONTEXT,
+    NO_LABEL,
+    REMOVALS,
+    BlockHeader,
+    PartHeader,
+    Stretch,
+    decode_together,
+    encode_blocks,
+    parse_header,
+)
 from gateway.columns.encodings import MAX_TEXT_COLUMN_BYTES, Encoding, Stored, decode_column, encode_column
 from gateway.columns.rows import COLUMNS, GROUP_CODES, GROUP_NAMES, LOCAL_GROUP
 from gateway.errors import DeniedError, GatewayError, MalformedError, TooLargeError, VerificationError
@@ -167,6 +177,88 @@ def test_cut_pieces_fit_blocks_and_join_to_the_whole():
     pieces = list(cut(long))
     assert [piece.n for piece in pieces] == [4, 4, 1]
     assert sum(block_of(piece).header.count for piece in pieces) == 9
+
+
+# Many blocks at once
+
+
+def test_blocks_made_together_are_those_made_one_by_one():
+    rows = concat([rich(5), rich(1, first=6), rich(40, first=7)])
+    salt, stretches = (
+        salts(),
+        [Stretch(3, LABEL_DIGEST, 0, 5), Stretch(4, LABEL_DIGEST, 5, 6), Stretch(3, LABEL_DIGEST, 6, 46)],
+    )
+    together = encode_blocks(set_name=SET, epoch=1, rows=rows, stretches=stretches, salt=salts())
+    one_by_one = [
+        encode_block(
+            set_name=SET,
+            epoch=1,
+            label=one.label,
+            label_digest=one.label_digest,
+            rows=rows.slice(one.start, one.stop),
+            salt=salt,
+        )
+        for one in stretches
+    ]
+    assert together == one_by_one
+
+
+def test_stretches_that_leave_rows_out_or_overlap_are_refused():
+    for stretches in ([(0, 2)], [(1, 3)], [(0, 2), (1, 3)], [(0, 2), (2, 2), (2, 3)]):
+        made = [Stretch(3, LABEL_DIGEST, start, stop) for start, stop in stretches]
+        with pytest.raises(MalformedError):
+            encode_blocks(set_name=SET, epoch=1, rows=sample(3), stretches=made, salt=salts())
+
+
+def mixed_blocks() -> list[Block]:
+    """Blocks of several shapes, lengths and rights, some of them with columns that others leave out."""
+    everything, digests = [FieldGroup.EXISTENCE, *FieldGroup], [FieldGroup.EXISTENCE, FieldGroup.CRYPTOGRAPHIC_DIGESTS]
+    made = [
+        block_of(rich(20)),
+        block_of(sample(3, first=21)),
+        block_of(sample(1, first=24, seen=[5])),
+        block_of(sample(2, first=25, digests=())),
+        block_of(sample(4, first=27, series=["a", "", "b", "a"], pdq_quality=[9, 7, 5, 200])),
+        block_of(rich(6, first=31)),
+    ]
+    return [block.project(everything if at % 2 else digests) for at, block in enumerate([*made, *made])]
+
+
+@pytest.mark.parametrize("unpacked", [1, 5_000, 1 << 24])
+@pytest.mark.parametrize("columns", [None, ["seq", "sha256", "series"]])
+def test_rows_decoded_together_are_those_decoded_one_by_one(monkeypatch, unpacked, columns):
+    monkeypatch.setattr("gateway.columns.block.UNPACKED_AT_ONCE", unpacked)
+    blocks, found = mixed_blocks(), {}
+    for together in decode_together(blocks, columns):
+        assert unpacked > 1 or len(together.blocks) == 1
+        for place, (block, rows) in zip(together.places, together.each(), strict=True):
+            assert block is blocks[place]
+            found[place] = rows
+    assert len(found) == len(blocks)
+    assert all(found[place].equals(decode(block, columns)) for place, block in enumerate(blocks))
+
+
+def test_some_of_the_blocks_decoded_together_keep_their_rows():
+    [together] = decode_together([block_of(sample(2)), block_of(sample(1, first=3)), block_of(sample(4, first=4))])
+    some = together.only([True, False, True])
+    assert some.places == (0, 2)
+    assert [rows.values("seq") for _, rows in some.each()] == [[1, 2], [4, 5, 6, 7]]
+
+
+def test_one_damaged_block_among_many_is_refused():
+    good = block_of(sample(3))
+    for part in (
+        part_of(
+            (1, 1, b"\x01"), (2, 2, struct.pack("<Qq", 1, 1)), (3, 2, struct.pack("<Qq", 0, 1))
+        ),  # an entry id is 0
+        part_of((1, 1, b"\x04"), (2, 2, struct.pack("<Qq", 1, 1)), (3, 2, struct.pack("<Qq", 1, 1))),  # unknown kind
+        part_of(
+            (1, 1, b"\x01"), (2, 2, struct.pack("<Qq", 1, 2)), (3, 2, struct.pack("<Qq", 1, 1))
+        ),  # seq ends elsewhere
+        part_of((1, 1, b"\x01"), (2, 1, b"\x01"), (3, 2, struct.pack("<Qq", 1, 1))),  # seq does not ascend
+    ):
+        with pytest.raises(MalformedError):
+            list(decode_together([good, with_part(good, 1, part), good]))
 
 
 # Projection

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from factory import FakeClock, befriend, drafts, events, make_node, make_set, sha256
 from gateway import audit
+from gateway.alarms import AlarmKind
 from gateway.audit import EventKind
-from gateway.columns.block import decode, encode_block
-from gateway.columns.rows import constant, flagged, integers
 from gateway.comparisons import SKETCH, Question
 from gateway.errors import ConflictError, GatewayError, NotFoundError
 from gateway.exchange import Exchange
-from gateway.exchange.changes import Sums, held_rows, supersede
+from gateway.exchange.changes import Sums
 from gateway.exchange.contents import Contents, sums_of
 from gateway.exchange.labels import SetDefaults, digest_key
-from gateway.exchange.shelf import CHANGES
 from gateway.model import HandlingCode, Restriction
 from gateway.node import log_origin
 from gateway.reconcile import CompareReport
 from partner_simulator import Network, held_entries
+from silent_faults import add, alter, drop
 
 HUB, FOLLOWER, THIRD = "XA-NCVI", "XB-NCVI", "XC-NCVI"
+NAME = f"{HUB}/identified"
 ENTRIES = 300
 
 
@@ -41,59 +40,6 @@ def network(tmp_path: Path) -> Network:
     asyncio.run(made.sync(FOLLOWER, HUB).pull())
     assert made.members[FOLLOWER].mirrors.equality(NAME) == "equal"
     return made
-
-
-NAME = f"{HUB}/identified"
-
-
-def drop(exchange: Exchange, entry: int) -> None:
-    """Lose an entry without a word: as a fault would, not as a deed does."""
-    _replace(exchange, entry, lambda _values: None)
-
-
-def alter(exchange: Exchange, entry: int) -> None:
-    """Have another digest stand for an entry."""
-    _replace(exchange, entry, lambda values: {**values, "sha256": [sha256("altered by a fault")]})
-
-
-def add(exchange: Exchange, like: int, entry: int) -> None:
-    """Have an entry that nobody imported."""
-    _replace(exchange, like, lambda values: {**values, "entry_id": integers([entry])}, keep=True)
-
-
-def _replace(exchange: Exchange, entry: int, change: Callable[[dict], dict | None], *, keep: bool = False) -> None:
-    node, shelf = exchange.node, exchange.shelf
-    with node.store.transaction() as tx:
-        found = tx.sets.get(NAME)
-        sums = Sums(tx, found.id, digest_key(node, found))
-        ids = integers([entry])
-        [held] = held_rows(tx, shelf, found.id, ids)
-        stored = decode(shelf.get(tx, held.block))
-        if not keep:
-            supersede(tx, shelf, found.id, ids, sums)
-        changed = change(dict(held.rows.columns))
-        label = next(row for row in tx.sets.labels(found.id) if row.number == held.block.label)
-        rest = stored.take(stored.ints("entry_id") != constant(entry, stored.n))
-        pieces = [stored if keep else rest]
-        if changed is not None:
-            pieces.append(held.rows.with_columns(changed))
-        blocks = [
-            encode_block(
-                set_name=NAME,
-                epoch=held.block.epoch,
-                label=label.number,
-                label_digest=label.digest,
-                rows=piece,
-                salt=shelf.salt,
-            )
-            for piece in pieces
-        ]
-        leaf = tx.log.append([], blocks=[block.digest for block in blocks])
-        shelf.put(tx, found.id, CHANGES, blocks, first_leaf=leaf)
-        tx.blocks.drop(found.id, [held.block.id])
-        if changed is not None:
-            sums.add([(label.number, pieces[-1], blocks[-1].parts)])
-        sums.write()
 
 
 def compare(network: Network, *, repair: bool = True, here: str = FOLLOWER) -> CompareReport:
@@ -146,7 +92,7 @@ def test_equal_ends_need_one_question_and_leave_no_event(network: Network) -> No
 
 
 def test_an_entry_that_the_follower_lost_is_found_and_comes_back(network: Network) -> None:
-    drop(network.members[FOLLOWER], some_entry(network.members[HUB]))
+    drop(network.members[FOLLOWER], NAME, some_entry(network.members[HUB]))
     report = compare(network)
     assert (report.only_here, report.only_there, report.outcome) == (0, 1, "repaired")
     assert report.arrived == 1
@@ -155,7 +101,7 @@ def test_an_entry_that_the_follower_lost_is_found_and_comes_back(network: Networ
 
 def test_an_entry_altered_at_the_follower_is_named_and_repaired(network: Network) -> None:
     entry = some_entry(network.members[HUB])
-    alter(network.members[FOLLOWER], entry)
+    alter(network.members[FOLLOWER], NAME, entry)
     report = compare(network)
     assert (report.only_here, report.only_there, report.outcome) == (1, 1, "repaired")
     assert report.entries == (f"{entry >> 48:04x}-{entry & (1 << 48) - 1:012x}",)
@@ -163,15 +109,19 @@ def test_an_entry_altered_at_the_follower_is_named_and_repaired(network: Network
 
 
 def test_an_entry_that_only_the_follower_has_and_the_hub_never_signed_goes(network: Network) -> None:
-    add(network.members[FOLLOWER], some_entry(network.members[HUB]), 1 << 48 | 999)
+    add(network.members[FOLLOWER], NAME, some_entry(network.members[HUB]), 1 << 48 | 999)
     report = compare(network)
     assert (report.only_here, report.only_there, report.outcome) == (1, 0, "repaired")
     assert_same(network)
+    with network.members[HUB].node.store.reading() as tx:
+        [alarm] = tx.alarms.all()
+    assert (alarm.kind, alarm.subject) == (AlarmKind.UNKNOWN_ENTRIES, NAME)
+    assert "0001-0000000003e7" in alarm.detail
 
 
 def test_an_entry_that_the_hub_lost_comes_back_from_the_page_that_it_signed(network: Network) -> None:
     entry = some_entry(network.members[HUB])
-    drop(network.members[HUB], entry)
+    drop(network.members[HUB], NAME, entry)
     report = compare(network)
     assert (report.only_here, report.only_there, report.offered, report.outcome) == (1, 0, 1, "repaired")
     assert entry in held_entries(network.members[HUB], NAME)
@@ -182,21 +132,21 @@ def test_an_entry_that_the_hub_lost_comes_back_from_the_page_that_it_signed(netw
 
 def test_an_entry_altered_at_the_hub_is_what_the_hub_says(network: Network) -> None:
     # The owner's word stands: nobody can tell an alteration by fault from one by will but its own log.
-    alter(network.members[HUB], some_entry(network.members[HUB]))
+    alter(network.members[HUB], NAME, some_entry(network.members[HUB]))
     report = compare(network)
     assert (report.only_here, report.only_there, report.outcome) == (1, 1, "repaired")
     assert_same(network)
 
 
 def test_an_entry_that_only_the_hub_has_comes_to_the_follower(network: Network) -> None:
-    add(network.members[HUB], some_entry(network.members[HUB]), 1 << 48 | 999)
+    add(network.members[HUB], NAME, some_entry(network.members[HUB]), 1 << 48 | 999)
     report = compare(network)
     assert (report.only_here, report.only_there, report.outcome) == (0, 1, "repaired")
     assert network.members[FOLLOWER].mirrors.equality(NAME) == "equal"
 
 
 def test_a_comparison_without_repair_changes_nothing(network: Network) -> None:
-    drop(network.members[FOLLOWER], some_entry(network.members[HUB]))
+    drop(network.members[FOLLOWER], NAME, some_entry(network.members[HUB]))
     before = held_entries(network.members[FOLLOWER], NAME)
     report = compare(network, repair=False)
     assert (report.only_there, report.outcome) == (1, "different")
@@ -206,7 +156,7 @@ def test_a_comparison_without_repair_changes_nothing(network: Network) -> None:
 def test_an_ordinary_sync_repairs_what_it_finds(network: Network) -> None:
     exchange = network.members[FOLLOWER]
     for entry in sorted(held_entries(exchange, NAME))[:40]:
-        drop(exchange, entry)
+        drop(exchange, NAME, entry)
     make_one_more(network)
     [report] = asyncio.run(network.sync(FOLLOWER, HUB).pull())
     assert report.equality == "equal"
@@ -245,7 +195,7 @@ def test_what_the_view_withholds_is_in_no_answer_and_makes_no_difference(tmp_pat
     asyncio.run(made.sync(FOLLOWER, HUB).pull())
     follower = made.members[FOLLOWER]
     assert len(held_entries(follower, NAME)) == 50
-    drop(follower, sorted(held_entries(follower, NAME))[7])
+    drop(follower, NAME, sorted(held_entries(follower, NAME))[7])
     report = asyncio.run(made.sync(FOLLOWER, HUB).compare(NAME, repair=True))
     assert (report.labels, report.only_there, report.outcome) == (1, 1, "repaired")
     assert len(held_entries(follower, NAME)) == 50
@@ -281,7 +231,7 @@ def test_a_question_about_another_state_is_answered_with_a_conflict(network: Net
 
 
 def test_a_hub_that_changes_while_it_is_compared_is_compared_as_it_then_is(network: Network) -> None:
-    drop(network.members[FOLLOWER], some_entry(network.members[HUB]))
+    drop(network.members[FOLLOWER], NAME, some_entry(network.members[HUB]))
     sync = network.sync(FOLLOWER, HUB)
     asked, left = sync._link.compare, [2]
 
@@ -301,7 +251,7 @@ def test_a_hub_that_changes_while_it_is_compared_is_compared_as_it_then_is(netwo
 
 
 def test_a_hub_that_sends_senseless_symbols_ends_the_comparison(network: Network) -> None:
-    drop(network.members[FOLLOWER], some_entry(network.members[HUB]))
+    drop(network.members[FOLLOWER], NAME, some_entry(network.members[HUB]))
     hub = network.members[HUB]
     made = hub._answers.sketch
 
@@ -320,39 +270,9 @@ def test_a_thousand_differences_are_repaired_in_a_few_rounds(network: Network) -
     hub, follower = network.members[HUB], network.members[FOLLOWER]
     hub.ledger.import_entries(NAME, drafts(3000, first=5000), actor="tester", form="test")
     asyncio.run(network.sync(FOLLOWER, HUB).pull())
-    lose(follower, sorted(held_entries(follower, NAME))[-1500:])
+    drop(follower, NAME, *sorted(held_entries(follower, NAME))[-1500:])
     network.requests.clear()
     report = compare(network)
     assert (report.only_there, report.outcome) == (1500, "repaired")
     assert held_entries(follower, NAME).keys() == held_entries(hub, NAME).keys()
     assert sum("compare" in line for line in network.requests) <= 10
-
-
-def lose(exchange: Exchange, entries: list[int]) -> None:
-    """Lose many entries at once: a whole block goes, and what else it held is put again."""
-    node, shelf, gone = exchange.node, exchange.shelf, set(entries)
-    with node.store.transaction() as tx:
-        found = tx.sets.get(NAME)
-        sums = Sums(tx, found.id, digest_key(node, found))
-        held = held_rows(tx, shelf, found.id, integers(entries))
-        supersede(tx, shelf, found.id, integers(entries), sums)
-        digests = {row.number: row.digest for row in tx.sets.labels(found.id)}
-        blocks = []
-        for one in held:
-            rows = decode(shelf.get(tx, one.block))
-            rest = rows.take(flagged([entry not in gone for entry in rows.ints("entry_id").tolist()]))
-            if rest.n:
-                blocks.append(
-                    encode_block(
-                        set_name=NAME,
-                        epoch=one.block.epoch,
-                        label=one.block.label,
-                        label_digest=digests[one.block.label],
-                        rows=rest,
-                        salt=shelf.salt,
-                    )
-                )
-        leaf = tx.log.append([], blocks=[block.digest for block in blocks])
-        shelf.put(tx, found.id, CHANGES, blocks, first_leaf=leaf)
-        tx.blocks.drop(found.id, [one.block.id for one in held])
-        sums.write()

@@ -54,8 +54,14 @@ def network(tmp_path: Path, clock: FakeClock) -> Network:
 
 
 @pytest.fixture
-def xa(network: Network) -> Exchange:
-    return network.members["XA-NCVI"]
+def xa(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Exchange:
+    """XA with an empty set; alone, where a test has no use for XB."""
+    if {"network", "xb"} & set(request.fixturenames):
+        network: Network = request.getfixturevalue("network")
+        return network.members["XA-NCVI"]
+    exchange = Exchange(make_node(tmp_path, clock=clock))
+    make_set(exchange, "identified")
+    return exchange
 
 
 @pytest.fixture
@@ -302,7 +308,8 @@ def test_while_nothing_is_listed_nothing_is_asked(xa: Exchange) -> None:
 NUMBERS = st.lists(st.integers(0, 7), max_size=4)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.sqlite
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(NUMBERS, st.booleans()), max_size=4), NUMBERS)
 def test_a_row_is_held_back_exactly_if_a_digest_of_it_is_listed_in_force(
     blank: Callable[[], Node], acts: list[tuple[list[int], bool]], asked: list[int]
@@ -363,6 +370,7 @@ TAMPERED = {
 }
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("what", TAMPERED)
 def test_a_row_that_was_taken_out_put_in_or_changed_is_noticed(xa: Exchange, what: str) -> None:
     take(xa, draft(1, "sha256", "md5"))
@@ -391,6 +399,7 @@ def test_a_row_that_was_taken_out_put_in_or_changed_is_noticed(xa: Exchange, wha
         take(Exchange(reopened(xa.node)), draft(8))
 
 
+@pytest.mark.sqlite
 def test_an_older_copy_of_the_table_is_noticed(xa: Exchange) -> None:
     list_erased(xa, draft(1))
     sql(xa, "CREATE TABLE copy AS SELECT * FROM never_again")
@@ -402,6 +411,7 @@ def test_an_older_copy_of_the_table_is_noticed(xa: Exchange) -> None:
         standing.check(tx, xa.node)
 
 
+@pytest.mark.sqlite
 def test_a_deed_that_fails_lists_nothing(xa: Exchange) -> None:
     take(xa, draft(1))
     size = len(events(xa.node, EventKind.NEVER_AGAIN_CHANGED))
@@ -424,6 +434,7 @@ def test_a_deed_that_fails_lists_nothing(xa: Exchange) -> None:
 # What the list gives away
 
 
+@pytest.mark.sqlite
 def test_neither_table_nor_file_nor_log_holds_a_digest_or_a_reference(xa: Exchange) -> None:
     take(xa, EntryDraft(dict(DIGESTS), source_ref="case-4711"))
     withdraw_all(xa)
@@ -469,6 +480,7 @@ def merged(exchange: Exchange, raw: bytes) -> int:
         return listfile.merge(exchange.node, tx, listfile.parse(exchange.node, raw), deed="taken in")
 
 
+@pytest.mark.sqlite
 def test_the_copy_beside_the_database_goes_on_with_each_act(xa: Exchange) -> None:
     take(xa, draft(1, "sha256", "md5"), draft(2))
     for entry in sorted(held_entries(xa, OWN)):
@@ -477,6 +489,7 @@ def test_the_copy_beside_the_database_goes_on_with_each_act(xa: Exchange) -> Non
     assert (xa.node.settings.folder / listfile.FILE).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("damage", ["gone", "cut", "empty", "another list", "rubbish", "behind"])
 def test_a_copy_that_was_damaged_is_made_anew(xa: Exchange, damage: str) -> None:
     list_erased(xa, draft(1), draft(2))
@@ -495,6 +508,7 @@ def test_a_copy_that_was_damaged_is_made_anew(xa: Exchange, damage: str) -> None
     assert copy_in_folder(xa) == b"".join(rows_of(xa))
 
 
+@pytest.mark.sqlite
 def test_the_file_of_before_brings_back_what_the_database_has_lost(xa: Exchange, clock: FakeClock) -> None:
     list_erased(xa, draft(1))
     restored = earlier(xa, clock)
@@ -514,6 +528,7 @@ def test_the_file_of_before_brings_back_what_the_database_has_lost(xa: Exchange,
         standing.check(tx, restored.node)
 
 
+@pytest.mark.sqlite
 def test_a_copy_that_knows_more_than_a_restored_database_is_not_written_over(xa: Exchange, clock: FakeClock) -> None:
     list_erased(xa, draft(1))
     listfile.keep(xa.node)
@@ -545,7 +560,8 @@ def earlier(exchange: Exchange, clock: FakeClock) -> Exchange:
     return Exchange(open_node(chosen, exchange.node.keystore, clock=clock, random=SeededRandom("restored")))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.sqlite
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(NUMBERS, st.booleans()), max_size=3), st.lists(st.tuples(NUMBERS, st.booleans()), max_size=3))
 def test_two_histories_of_one_list_become_the_same_whichever_is_taken_in_first(
     blank: Callable[[], Node], ours: Sequence[tuple[list[int], bool]], theirs: Sequence[tuple[list[int], bool]]

@@ -568,6 +568,25 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def test_what_was_acknowledged_is_in_the_replica_that_takes_over() -> None:
+    with postgres.Server() as primary, postgres.Server(replica_of=primary) as replica:
+        name = postgres.name_of(primary.new_database())
+        primary.wait_for_replicas("*")
+        both = f"host={primary.folder},{replica.folder}&port={primary.port},{replica.port}"
+        store = open_store(f"postgresql://gateway@/{name}?{both}&target_session_attrs=read-write")
+        at_replica = open_store(replica.url(name))
+        assert [counted(store) for _ in range(20)] == list(range(1, 21))
+        primary.kill()
+        for one in (store, at_replica):
+            with pytest.raises(OverloadedError):
+                counted(one)
+        replica.promote()
+        assert counted(store) == 21
+        assert verified(store).size == 21
+        for one in (store, at_replica):
+            one.close()
+
+
 # The database itself
 
 
@@ -652,9 +671,12 @@ def test_no_word_of_a_password_is_told(own: postgres.Server) -> None:
     told = right.describe()
     assert told.startswith("PostgreSQL ")
     assert f"database {there.database} on 127.0.0.1:{own.port}" in told
-    with pytest.raises(OverloadedError) as refused:
+    with pytest.raises(OverloadedError, match="does not let this user in") as refused:
         counted(wrong)
-    shown = [told, str(refused.value), refused.value.remedy, repr(refused.value.__cause__), repr(wrong._engine)]
+    with pytest.raises(ConfigError, match="option") as odd:
+        counted(open_store(there.set(password="hush", query={"colour": "hush"}).render_as_string(hide_password=False)))
+    shown = [told, repr(refused.value.__cause__), repr(odd.value.__cause__), repr(wrong._engine)]
+    shown += [f"{error.value} {error.value.remedy}" for error in (refused, odd)]
     assert not any(word in one for one in shown for word in ("right", "hush"))
     right.close()
     wrong.close()

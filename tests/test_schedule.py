@@ -344,6 +344,79 @@ async def test_a_run_that_takes_too_long_is_ended_before_its_lease(
     assert world.row().lease_until == 0
 
 
+@dataclass
+class Trickling(MemoryLink):
+    """A link over which something comes all the time, for a while."""
+
+    setting: Setting
+    steps: int
+    moved: int = 0
+
+    @property
+    def moved_bytes(self) -> int:
+        return self.moved + super().moved_bytes
+
+    async def mailbox(self, after: int) -> bytes | None:
+        for _ in range(self.steps):
+            self.moved += 1
+            self.setting.clock.advance(4)
+            await asyncio.sleep(0.05)
+        return await super().mailbox(after)
+
+
+def trickling(world: Setting, monkeypatch: pytest.MonkeyPatch, steps: int) -> Schedule:
+    """A schedule in which a run that moves nothing ends after a second; the one with PEER goes on for longer."""
+    monkeypatch.setattr("gateway.sync.LEASE_SECONDS", 31)
+    monkeypatch.setattr("gateway.sync.BEATS_OF_A_LEASE", 31 / 0.03)
+
+    @asynccontextmanager
+    async def link_for(card: IdentityCard) -> AsyncIterator[MemoryLink]:
+        link = Trickling(world.network, HUB, card.agency, world, steps)
+        yield link if card.agency == PEER else MemoryLink(world.network, HUB, card.agency)
+
+    return Schedule(world.hub, link_for, run=here)
+
+
+async def test_a_run_over_which_something_comes_goes_on_and_keeps_its_lease(
+    world: Setting, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = clock()
+    running = asyncio.create_task(trickling(world, monkeypatch, 30).tick())
+    await until(lambda: clock() >= began + 100)
+    assert world.row().lease_until > clock()  # three leases later, and nobody else takes the run
+    await running
+    assert (world.row().failures, world.row().last_success, world.row().lease_until) == (0, clock(), 0)
+
+
+async def test_a_run_that_another_node_has_taken_over_ends(
+    world: Setting, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits = len(world.network.requests)
+    running = asyncio.create_task(trickling(world, monkeypatch, 1_000).tick())
+    await until(lambda: world.row().lease_until > 0 if len(world.network.requests) > visits else False)
+    with world.hub.node.store.transaction() as tx:
+        assert tx.schedule.claim(f"sync {PEER}", "another", clock() + 40, 300) is not None
+    taken = world.row()
+    async with asyncio.timeout(20):
+        await running
+    assert world.row() == taken
+    assert world.failures_logged() == []
+
+
+async def test_runs_on_slow_links_keep_nobody_waiting(world: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.sync.MAX_RUNS_AT_ONCE", 1)
+    monkeypatch.setattr("gateway.sync.MAX_SLOW_RUNS", 1)
+    monkeypatch.setattr("gateway.sync.SLOW_RUN_SECONDS", 0.05)
+    schedule, gate, asked = world.held(world.hub)
+    first = asyncio.create_task(schedule.tick())
+    await asked.wait()
+    await asyncio.sleep(0.1)
+    assert await schedule.tick() == 1
+    assert (world.status(PEER).state, world.status(THIRD).state) == ("running", "waiting")
+    gate.set()
+    await first
+
+
 async def test_so_many_runs_at_once_and_no_more(world: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_RUNS_AT_ONCE > 1
     monkeypatch.setattr("gateway.sync.MAX_RUNS_AT_ONCE", 1)

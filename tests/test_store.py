@@ -162,6 +162,7 @@ def test_a_schema_of_a_newer_program_is_refused_and_left_alone(store: Store) -> 
         "mysql://user:hush@localhost/gateway",
         "postgresql+asyncpg://user:hush@localhost/gateway",
         "postgresql://user:hush@localhost:port/gateway",
+        "postgresql://user:hush@/gateway?host=a,b&port=hush",
         "hush",
     ],
 )

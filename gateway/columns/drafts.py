@@ -96,10 +96,10 @@ class DraftBatch:
         )
         return cls(tuple(groups), tuple(numbers))
 
-    def words_used(self) -> set[int]:
-        """The numbers of the words that a row has."""
+    def words_used(self) -> Index:
+        """The numbers of the words that a row has, ascending."""
         counts = [np.bincount(group.words, minlength=len(self.words)) for group in self.groups]
-        return set(np.flatnonzero(np.sum(counts, axis=0)).tolist()) if counts else set()
+        return np.flatnonzero(np.sum(counts, axis=0)) if counts else np.zeros(0, np.int64)
 
     def last_of_each(self) -> DraftBatch:
         """Without rows that speak of the same entry as a later row."""

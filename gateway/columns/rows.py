@@ -354,6 +354,13 @@ def indexes(places: Sequence[int]) -> Index:
     return np.array(places, np.int64)
 
 
+def spread(values: Sequence[int], places: Index, n: int) -> Ints:
+    """n integers: value i stands at place i of `places`, 0 everywhere else."""
+    whole = np.zeros(n, np.uint64)
+    whole[places] = values
+    return whole
+
+
 def flagged(flags: Sequence[bool]) -> Mask:
     """A mask of these flags."""
     return np.array(flags, np.bool_)

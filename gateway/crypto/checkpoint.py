@@ -53,7 +53,7 @@ KEY_ID_BYTES = 4
 COSIGNATURE_HEADER = "cosignature/v1"
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
-_LOG_NUMBER = re.compile(r".*/log/([1-9][0-9]{0,3})")  # it rises by one with each restore
+_LOG_NUMBER = re.compile(r".*/log/([1-9][0-9]{0,14})")  # of ours it rises by one with each restore
 _KEY_ID = re.compile(r"[0-9a-f]{8}")
 
 

@@ -15,6 +15,7 @@ from io import BytesIO
 from typing import BinaryIO
 
 from gateway import keyring, ownkeys
+from gateway.alarms import AlarmKind, raise_alarm
 from gateway.audit import EventKind, verify_receipt
 from gateway.comparisons import (
     ANSWER_TYPE,
@@ -47,10 +48,10 @@ from gateway.exchange.comparing import Answers, Comparing, Comparison, check_cur
 from gateway.exchange.epochs import Epochs
 from gateway.exchange.labels import digest_key
 from gateway.exchange.ledger import Ledger
-from gateway.exchange.lookup import Lookup
+from gateway.exchange.lookup import Lookup, format_entry
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.recovering import Recovering
-from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
+from gateway.exchange.serving import SealedHead, SealedPage, ServedSet, Server, head_etag
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import (
     HEAD_TYPE,
@@ -75,6 +76,7 @@ from gateway.witness import WitnessDesk
 RECEIPT_MEDIA_TYPE = "application/vnd.partner-exchange.receipt+json"
 MAX_ATTEMPTS = 50  # of one page: two days of back-off
 MAX_REFUSALS_RECORDED = 120  # a minute and partner: honest mistakes all show, a flood does not fill the log
+MAX_NAMED = 20  # entries named in an alarm; all are counted
 QUESTION_SECONDS = 3600  # a question is asked anew rather than waited for
 CURSOR_MEDIA_TYPE = "application/vnd.partner-exchange.cursor+json"
 
@@ -215,10 +217,23 @@ class Exchange:
                 lambda tx, now: self._answers.page(tx, now, question, found),
                 kind=EventKind.PAGE_SERVED,
             )
+            if question.last_word and len(question.odd):
+                self._tell_of_unknown(served, question)
             return None if page is None else page.body
         if question.step == SKETCH:
             answer = self._answers.sketch(served, question)
         return self._sealed(card, set_name, question.cursor, answer, ANSWER_TYPE)
+
+    def _tell_of_unknown(self, served: ServedSet, question: Question) -> None:
+        """Entries that a partner held and that nobody can prove were told to leave: somebody must look."""
+        with self.node.store.transaction() as tx:
+            lost = self._answers.unknown(tx, served, question)
+            if len(lost):
+                named = ", ".join(format_entry(entry) for entry in lost[:MAX_NAMED].tolist())
+                detail = (
+                    f"{served.partner} held entries of this set that nothing is known of here: {len(lost)} ({named})"
+                )
+                raise_alarm(tx, self.node, AlarmKind.UNKNOWN_ENTRIES, served.hash_set.name, detail)
 
     # What partners send
 

@@ -381,6 +381,13 @@ class Answers:
                 found.append((one.block.label, one.rows.take(where)))
         return found
 
+    def unknown(self, tx: Transaction, served: ServedSet, question: Question) -> Ints:
+        """Entries that the follower holds and of which nothing is known here, not even that they were withdrawn."""
+        held = held_rows(tx, self._shelf, served.id, question.odd)
+        with self._shelf.index(tx, served.id) as index:
+            known = index.withdrawn(question.odd)
+        return question.odd[~(known | among(question.odd, joined([one.rows.ints("entry_id") for one in held])))]
+
     def _judged(
         self, tx: Transaction, served: ServedSet, question: Question, same: Mapping[int, LabelView]
     ) -> tuple[list[tuple[int, Rows]], list[Block]]:

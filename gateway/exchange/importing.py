@@ -19,12 +19,12 @@ from gateway.columns.rows import (
     flagged,
     grouped,
     indexes,
-    integers,
     joined,
     joined_indexes,
     ordering,
     repeats,
     same_values,
+    spread,
     stretches_of,
 )
 from gateway.exchange.changes import Sums, counted, supersede
@@ -167,12 +167,8 @@ class Batch:
     def _labelled(self, batch: DraftBatch) -> list[_Group]:
         # Thousands of drafts share a few words, and making a label checks every one of them.
         used = batch.words_used()
-        numbers = integers(
-            [
-                self._labels.number(self._defaults.label(self._node, words)) if number in used else 0
-                for number, words in enumerate(batch.words)
-            ]
-        )
+        found = self._labels.numbers(self._defaults.label(self._node, batch.words[number]) for number in used)
+        numbers = spread(found, used, len(batch.words))
         return [
             _Group(group.rows, group.places, numbers.take(group.words), _Known.nothing(group.rows.n))
             for group in batch.groups

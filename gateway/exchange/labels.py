@@ -7,6 +7,7 @@ bound to what was logged; the salt keeps a partner that sees only some attribute
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -96,20 +97,30 @@ class LabelBook:
 
     def number(self, label: Label) -> int:
         """The label's number in this set."""
-        found = self._numbers.get(label)
-        if found is not None:
-            return found
+        return self.numbers([label])[0]
+
+    def numbers(self, labels: Iterable[Label]) -> list[int]:
+        """The numbers of these labels in this set."""
+        found, added = [], []
+        for label in labels:
+            number = self._numbers.get(label)
+            if number is None:
+                added.append(self._add(label))
+                number = added[-1].number
+            found.append(number)
+        self._tx.sets.put_labels(added)
+        return found
+
+    def _add(self, label: Label) -> LabelRow:
         number = len(self._numbers) + 1
         if number > MAX_LABELS:
             raise ConflictError("the set would have more than 4,096 labels", remedy="use a second set")
         salt = self._node.random.bytes(32)
         attributes = canonical.encode(label.to_json())
         digest = hashlib.sha256(LABEL_CONTEXT + salt + attributes).digest()
-        row = LabelRow(set_id=self._set_id, number=number, digest=digest, salt=salt, attributes=attributes.decode())
-        self._tx.sets.put_labels([row])
         self._numbers[label] = number
         self._digests[number] = digest
-        return number
+        return LabelRow(set_id=self._set_id, number=number, digest=digest, salt=salt, attributes=attributes.decode())
 
     def digest(self, number: int) -> bytes:
         """The label's digest, as its blocks carry it."""

@@ -451,10 +451,10 @@ class Server:
             StaleCursorError: history does not.
         """
         card, served = self._admitted(tx, partner, name)
-        issued = tx.sets.head(served.id, partner)
+        issued = tx.sets.head_content(served.id, partner)
         if issued is None:
             raise NotFoundError("ask for the feed head first")
-        stands, hash_set = _issued_cursor(issued.content), served.hash_set
+        stands, hash_set = _issued_cursor(issued), served.hash_set
         # The view of a head was given with it; any other must be looked up.
         known = cursor.view in (NO_VIEW, stands.view) or tx.sets.view(served.id, partner, cursor.view) is not None
         is_old = known and cursor.view != NO_VIEW and cursor.epoch == hash_set.epoch and cursor.seq < hash_set.horizon

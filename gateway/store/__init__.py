@@ -76,7 +76,7 @@ class Database(Protocol):
         """The database's own word on itself: "ok", or the first damage."""
 
     def explain(self, error: DatabaseError, /) -> GatewayError | None:
-        """What an error means that SQLAlchemy has no class of its own for; None if it is a bug."""
+        """What an error means, where SQLAlchemy's class does not say it; None for nothing more than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +228,12 @@ class Store:
             yield
         except IntegrityError as error:
             raise ConflictError("another deed was first") from error
-        except (OperationalError, NoConnectionError) as error:
+        except NoConnectionError as error:
             raise OverloadedError("the database cannot be used now") from error
         except DatabaseError as error:
             meaning = self._database.explain(error)
+            if meaning is None and isinstance(error, OperationalError):
+                meaning = OverloadedError("the database cannot be used now")
             if meaning is None:
                 raise
             raise meaning from error
@@ -257,21 +259,21 @@ class Store:
 
 def _database(url: str) -> Database:
     """The database of a URL. What an error says of the URL may hold a password, so nothing of it goes on."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise ConfigError("the database URL cannot be read", place="database") from None
     options = {"busy_timeout_ms": BUSY_TIMEOUT_MS, "connections": POOL_CONNECTIONS}
     database: Database
-    match parsed.drivername:
-        case "sqlite" | "sqlite+pysqlite":
-            database = SQLite(parsed, **options)
-        case "postgresql" | "postgresql+psycopg":
-            from gateway.store.postgresql import PostgreSQL  # noqa: PLC0415  its driver is slow to import
+    try:
+        parsed = make_url(url)
+        match parsed.drivername:
+            case "sqlite" | "sqlite+pysqlite":
+                database = SQLite(parsed, **options)
+            case "postgresql" | "postgresql+psycopg":
+                from gateway.store.postgresql import PostgreSQL  # noqa: PLC0415  its driver is slow to import
 
-            database = PostgreSQL(parsed, **options)
-        case _:
-            raise ConfigError("the database is neither SQLite nor PostgreSQL through psycopg", place="database")
+                database = PostgreSQL(parsed, **options)
+            case _:
+                raise ConfigError("the database is neither SQLite nor PostgreSQL through psycopg", place="database")
+    except (ArgumentError, ValueError):
+        raise ConfigError("the database URL cannot be read", place="database") from None
 
     @event.listens_for(database.engine, "begin")
     def _begin(connection: Connection) -> None:

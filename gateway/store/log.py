@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_
 from sqlalchemy import func as sql
 
 from gateway import audit
@@ -22,7 +22,9 @@ _KIND, _KIND_CHARS = '"kind":"', 6  # so much of a kind tells those apart that a
 # Made once: building a statement costs more than running it, and every deed runs these.
 _SIZE = select(sql.max(LEAF.idx))
 _NODE = select(NODE.hash).where(NODE.level == bindparam("level"), NODE.idx == bindparam("index"))
-_NOTE = select(CHECKPOINT.note).where(CHECKPOINT.size == bindparam("size"))
+_EDGE = select(NODE.level, NODE.idx, NODE.hash).where(
+    tuple_(NODE.level, NODE.idx).in_(bindparam("edge", expanding=True))
+)
 _LAST_NOTED = select(CHECKPOINT.size, CHECKPOINT.note).order_by(CHECKPOINT.size.desc()).limit(1)
 _ADD_LEAVES = insert(table(AuditLeaf))
 _ADD_NODES = insert(table(AuditNode))
@@ -50,11 +52,14 @@ class Log:
         self._connection = connection
         self._signer = signer
         self._appended = False
+        self._size: int | None = None  # once this transaction has appended: nobody else appends meanwhile
         self._begun = ""  # the origin of a log that begins in this transaction
         self._cache: dict[tuple[int, int], bytes] = {}
 
     def size(self) -> int:
         """Number of leaves."""
+        if self._size is not None:
+            return self._size
         last = self._connection.execute(_SIZE).scalar()
         if last is None:
             return 0
@@ -72,7 +77,7 @@ class Log:
         for model in (AuditLeaf, AuditNode, AuditCheckpoint):
             self._connection.execute(delete(model))
         self._cache.clear()
-        self._appended, self._begun = False, origin
+        self._appended, self._size, self._begun = False, None, origin
 
     def append(self, events: Sequence[audit.Event], *, blocks: Sequence[bytes] = ()) -> int:
         """Append a leaf for each block digest, then one for each event; returns the index of the first leaf."""
@@ -88,12 +93,20 @@ class Log:
         if not rows:
             return first
         self._connection.execute(_ADD_LEAVES, rows)
+        self._read_edge(first)
         hashes = [merkle.leaf_hash(row["entry"]) for row in rows]
         nodes = merkle.append_nodes(first, hashes, self.read_node)
         self._cache.update({(level, index): value for level, index, value in nodes})
         self._connection.execute(_ADD_NODES, [{"level": a, "idx": b, "hash": h} for a, b, h in nodes])
-        self._appended = True
+        self._appended, self._size = True, first + len(rows)
         return first
+
+    def _read_edge(self, size: int) -> None:
+        """Read at once what leaves are added to: the hashes on the right edge of the tree of `size` leaves."""
+        edge = [(level, (size >> level) - 1) for level in range(size.bit_length()) if size >> level & 1]
+        missing = [node for node in edge if node not in self._cache]
+        for level, index, value in self._connection.execute(_EDGE, {"edge": missing}) if missing else ():
+            self._cache[level, index] = _octets(value, index << level)
 
     def close(self) -> None:
         """Sign the checkpoint of what this transaction appended; nothing to do without an append."""

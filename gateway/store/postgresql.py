@@ -27,7 +27,7 @@ import psycopg
 from psycopg.pq import Format
 from sqlalchemy import URL, Column, ColumnElement, Connection, Engine, create_engine, event, select, text
 from sqlalchemy import func as sql
-from sqlalchemy.exc import DatabaseError, DataError
+from sqlalchemy.exc import DatabaseError, DataError, OperationalError, ProgrammingError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import LargeBinary, String
 from sqlmodel import SQLModel
@@ -157,7 +157,12 @@ class PostgreSQL:
         return "ok"
 
     def explain(self, error: DatabaseError) -> GatewayError | None:
-        """What an error means that SQLAlchemy has no class of its own for; None if it is a bug."""
+        """What an error means, where SQLAlchemy's class does not say it; None for nothing more than that."""
+        if error.statement is None and isinstance(error, OperationalError):
+            # The server may be gone or starting, or refuse the user: of a connection that failed libpq gives no code.
+            return OverloadedError("the database cannot be reached: it does not run, or does not let this user in")
+        if error.statement is None and isinstance(error, ProgrammingError):
+            return ConfigError("the database URL has an option that there is not", place="database")
         if isinstance(error, DataError):
             return MalformedError("a value that the database cannot hold")  # a text with NUL, a number of over 64 bits
         code = getattr(error.orig, "sqlstate", None)

@@ -34,6 +34,7 @@ _COUNT_REVISION = update(HashSet).where(HASH_SET.id == bindparam("of_set")).valu
 _FOLLOWERS = select(*FOLLOWER).where(FOLLOWER.set_id == bindparam("set_id")).order_by(FOLLOWER.partner)
 _FOLLOWER = select(*FOLLOWER).where(FOLLOWER.set_id == bindparam("set_id"), FOLLOWER.partner == bindparam("partner"))
 _HEAD = select(*HEAD).where(HEAD.set_id == bindparam("set_id"), HEAD.partner == bindparam("partner"))
+_HEAD_CONTENT = select(HEAD.content).where(HEAD.set_id == bindparam("set_id"), HEAD.partner == bindparam("partner"))
 _VIEW = select(VIEW.content).where(
     VIEW.set_id == bindparam("set_id"), VIEW.partner == bindparam("partner"), VIEW.digest == bindparam("digest")
 )
@@ -164,6 +165,10 @@ class Sets:
         """The feed head last issued to a partner, or None."""
         row = self._connection.execute(_HEAD, {"set_id": set_id, "partner": partner}).one_or_none()
         return None if row is None else FeedHeadRow(**row._mapping)
+
+    def head_content(self, set_id: int, partner: str) -> str | None:
+        """What the feed head last issued to a partner says, without its sealed bytes; None without one."""
+        return self._connection.execute(_HEAD_CONTENT, {"set_id": set_id, "partner": partner}).scalar()
 
     def put_head(self, row: FeedHeadRow) -> None:
         """Keep the feed head issued to a partner."""

@@ -87,7 +87,7 @@ class SQLite:
         return str(connection.execute(text("PRAGMA quick_check(1)")).scalar_one())
 
     def explain(self, error: DatabaseError) -> GatewayError | None:
-        """What an error means that SQLAlchemy has no class of its own for; None if it is a bug."""
+        """What an error means, where SQLAlchemy's class does not say it; None for nothing more than that."""
         if type(error) is not DatabaseError:
             return None
         # sqlite3 has no class of its own for SQLITE_CORRUPT and SQLITE_NOTADB.

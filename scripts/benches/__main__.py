@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[2] / "tests"))  # whole gateways in a folder: tests/factory.py
 sys.path.append(str(Path(__file__).parents[2]))
 
+from classes import bench_classes
 from crypto import bench_envelope
 from finding import bench_lookup, bench_memory, measure_deed
 from growth import CHILDREN, bench_scale
@@ -37,6 +38,7 @@ BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "near": bench_near,
     "memory": bench_memory,
     "repair": bench_repair,
+    "classes": bench_classes,
     "scale": bench_scale,
 }
 LONG = {"scale"}  # minutes each: only by name, or with --quick

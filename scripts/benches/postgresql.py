@@ -45,8 +45,9 @@ def bench_postgresql(scale: Scale) -> Iterator[Figure]:
         return
     with Server(scale.folder, **SETTINGS) as server:
         yield from _import(scale, server)
-        yield from _deeds(scale, server)
-        yield from _read(scale, server)
+        with _gateway(scale, server) as exchange:
+            yield from _deeds(scale, exchange)
+            yield from _read(scale, server, exchange)
 
 
 @contextmanager
@@ -79,10 +80,11 @@ def _import(scale: Scale, server: Server) -> Iterator[Figure]:
 
     keyed, bare = "COPY packed by numpy into a table keyed by hash", "bare, the same without a key"
     objects = "SQLModel add_all"
+    table = server.create()
     baselines: dict[str, Callable[[], Run]] = {
-        keyed: lambda: _copy(server, rows, key="PRIMARY KEY"),
-        bare: lambda: _copy(server, rows, key="NOT NULL"),
-        objects: lambda: _add_all(server, rows[: scale.size(ORM_ROWS, 200)]),
+        keyed: lambda: _copy(server, table, rows, key="PRIMARY KEY"),
+        bare: lambda: _copy(server, table, rows, key="NOT NULL"),
+        objects: lambda: _add_all(server, table, rows[: scale.size(ORM_ROWS, 200)]),
     }
     bars = {keyed: Bar(11, at_least=1), objects: Bar(11, at_least=30)}
     yield from compare("postgresql.import", product, baselines, unit="entries/s", rounds=scale.rounds, bars=bars)
@@ -103,9 +105,8 @@ def _written(server: Server, node: Node) -> tuple[int, int]:
     return int(stored), int(logged)
 
 
-def _copy(server: Server, rows: Sequence[Row], *, key: str) -> Run:
+def _copy(server: Server, database: str, rows: Sequence[Row], *, key: str) -> Run:
     """Rows packed by numpy into one binary COPY: the fastest way for rows in a table."""
-    database = server.create()
     with closing(server.connect(database)) as connection:
         connection.execute(f"CREATE TABLE h({COLUMNS.format(key)})")  # type: ignore[call-overload]  # text of our own
 
@@ -123,15 +124,15 @@ def _copy(server: Server, rows: Sequence[Row], *, key: str) -> Run:
 
         found = timed(run, len(rows))
         assert connection.execute("SELECT count(*) FROM h").fetchall() == [(len(rows),)]
-    _drop(server, database)
+        connection.execute("DROP TABLE h")
     return found
 
 
-def _add_all(server: Server, rows: Sequence[Row]) -> Run:
+def _add_all(server: Server, database: str, rows: Sequence[Row]) -> Run:
     """Rows as SQLModel objects: the default road."""
-    name = server.create()
-    engine = create_engine(server.url(name).replace("postgresql:", "postgresql+psycopg:"))
-    Entry.__table__.create(engine)  # type: ignore[attr-defined]  # SQLModel's table is not in its type
+    engine = create_engine(server.url(database).replace("postgresql:", "postgresql+psycopg:"))
+    table = Entry.__table__  # type: ignore[attr-defined]  # SQLModel's table is not in its type
+    table.create(engine)
 
     def run() -> None:
         with Session(engine) as session:
@@ -141,39 +142,32 @@ def _add_all(server: Server, rows: Sequence[Row]) -> Run:
             session.commit()
 
     found = timed(run, len(rows))
+    table.drop(engine)
     engine.dispose()
-    _drop(server, name)
     return found
 
 
-def _drop(server: Server, name: str) -> None:
-    with closing(server.connect()) as connection:
-        connection.execute(f"DROP DATABASE {name}")  # type: ignore[call-overload]  # a name of our own
-
-
-def _deeds(scale: Scale, server: Server) -> Iterator[Figure]:
+def _deeds(scale: Scale, exchange: Exchange) -> Iterator[Figure]:
     """Small logged deeds, each a commit of its own: two nodes at once wait for each other."""
     count = scale.size(400, 10)
-    with _gateway(scale, server) as exchange:
-        nodes = exchange.node, reopened(exchange.node)
+    nodes = exchange.node, reopened(exchange.node)
 
-        def alone() -> Run:
-            return timed(lambda: _log(nodes[0], count), count)
+    def alone() -> Run:
+        return timed(lambda: _log(nodes[0], count), count)
 
-        def both() -> Run:
-            threads = [threading.Thread(target=_log, args=(node, count // 2)) for node in nodes]
+    def both() -> Run:
+        threads = [threading.Thread(target=_log, args=(node, count // 2)) for node in nodes]
 
-            def run() -> None:
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
+        def run() -> None:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
 
-            return timed(run, count)
+        return timed(run, count)
 
-        baselines = {"one node alone": alone}
-        yield from compare("postgresql.deeds", both, baselines, unit="deeds/s", rounds=scale.rounds)
-        nodes[1].store.close()
+    yield from compare("postgresql.deeds", both, {"one node": alone}, unit="deeds/s", rounds=scale.rounds)
+    nodes[1].store.close()
 
 
 def _log(node: Node, count: int) -> None:
@@ -183,38 +177,36 @@ def _log(node: Node, count: int) -> None:
             tx.log.append([event])
 
 
-def _read(scale: Scale, server: Server) -> Iterator[Figure]:
+def _read(scale: Scale, server: Server, exchange: Exchange) -> Iterator[Figure]:
     """The index of a node that starts; sealed parts as they travel, and as they would as text."""
     count = scale.size(200_000, 2_000)
-    with _gateway(scale, server) as exchange:
-        name = make_set(exchange, "identified")
-        _take_in(exchange, name, list(drafts(count)))
-        store, database = exchange.node.store, name_of(exchange.node.settings.database)
+    name = make_set(exchange, "identified")
+    _take_in(exchange, name, list(drafts(count)))
+    store, database = exchange.node.store, name_of(exchange.node.settings.database)
 
-        def start() -> Run:
-            shelf = Exchange(exchange.node).shelf
+    def start() -> Run:
+        shelf = Exchange(exchange.node).shelf
+
+        def run() -> None:
+            with shelf.reading(store) as tx, shelf.index(tx, tx.sets.get(name).id or 0):
+                pass
+
+        return timed(run, count / 1e6)
+
+    fastest = max((start() for _ in range(scale.rounds)), key=lambda run: run.rate)
+    yield Figure("postgresql.index", 1 / fastest.rate, "s/million")
+
+    def read(*, binary: bool) -> Run:
+        found: list[int] = []
+        with closing(server.connect(database)) as connection:
+            cursor = connection.cursor(binary=binary)
 
             def run() -> None:
-                with shelf.reading(store) as tx, shelf.index(tx, tx.sets.get(name).id or 0):
-                    pass
+                cursor.execute("SELECT sealed FROM block_part")
+                found.extend(len(sealed) for (sealed,) in cursor)
 
-            return timed(run, count / 1e6)
+            done = timed(run, 1)
+        return Run(done.seconds, sum(found) / (1 << 20))
 
-        fastest = max((start() for _ in range(scale.rounds)), key=lambda run: run.rate)
-        yield Figure("postgresql.index", 1 / fastest.rate, "s/million")
-
-        def read(*, binary: bool) -> Run:
-            found: list[int] = []
-            with closing(server.connect(database)) as connection:
-                cursor = connection.cursor(binary=binary)
-
-                def run() -> None:
-                    cursor.execute("SELECT sealed FROM block_part")
-                    found.extend(len(sealed) for (sealed,) in cursor)
-
-                done = timed(run, 1)
-            return Run(done.seconds, sum(found) / (1 << 20))
-
-        baselines = {"as text": lambda: read(binary=False)}
-        parts = "postgresql.parts"
-        yield from compare(parts, lambda: read(binary=True), baselines, unit="MiB/s", rounds=scale.rounds)
+    text = {"as text": lambda: read(binary=False)}
+    yield from compare("postgresql.parts", lambda: read(binary=True), text, unit="MiB/s", rounds=scale.rounds)

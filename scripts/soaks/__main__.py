@@ -30,7 +30,7 @@ from kill_rounds import KillWorld
 from simulation import World
 
 STEPS = 80  # deeds of one simulated world; five times as many as in the tests
-KILLS = 20  # of one seed, as in the tests
+KILLS = 30  # of one seed, as in the tests
 MUTANTS = 1_000  # of each document and seed: some seconds
 DEFAULT_MINUTES = 10.0
 ON_POSTGRESQL = {DATABASE_VARIABLE: "postgresql"}
