@@ -77,7 +77,7 @@ KEYS = {
     "head_lifetime_hours": Key("How long a signed feed head is valid, in hours; re-signed at half of it.", 1, 168),
     "history_days": Key("How long withdrawals and older versions in our own sets are remembered, in days.", 30, 3_650),
     "page_changes": Key("The most changes in one page of a feed.", 1, 65_536),
-    "signed_pages_days": Key("How long what hubs signed of their pages is kept, to give back what they lose.", 35, 3_650),
+    "signed_pages_days": Key("How long signed pages of hubs are kept, to give back what these lose.", 35, 3_650),
     "max_envelope_bytes": Key("The largest envelope that is accepted, in bytes.", 65_536, 3 << 30),
     "max_connections": Key("The most connections that are open at once.", 4, 10_000),
     "requests_per_minute": Key("The most requests a minute from one partner.", 10, 100_000),

@@ -31,11 +31,12 @@ from gateway.errors import (
     NotFoundError,
     OverloadedError,
     PartnerError,
+    StaleCursorError,
     VerificationError,
 )
 from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
 from gateway.gossip import ToldLog
-from gateway.interchange import Cursor, FeedHead, IdentityCard, KeyConfirmation
+from gateway.interchange import START, Cursor, FeedHead, IdentityCard, KeyConfirmation
 from gateway.model import SET_NAME
 from gateway.reconcile import CompareReport, Reconciler
 from gateway.store.schedule import MAX_BACKOFF_SECONDS
@@ -258,7 +259,11 @@ class PartnerSync:
             try:
                 await self._enter_epoch(report, head)
                 await self._pull_pages(report, head)
-            except ConflictError:
+            except ConflictError as error:
+                if isinstance(error, StaleCursorError) and error.cursor == START.to_json():
+                    # What was withdrawn since our cursor is no longer remembered there: comparing tells what went.
+                    await self._reconcile(report, repair=True)
+                    return report
                 use_tag = False
                 continue  # policy over there changed the view meanwhile: ask for the new head
             # 3. Both sides hold the same, or a change came in between and the next head will tell.
@@ -539,6 +544,7 @@ class Schedule:
     async def run_now(self, partner: str) -> None:
         """Run one partner's job whether due or not; ConflictError when it runs already."""
         await self._run(self.plan)
+        await self._run(self._exchange.epochs.carry)
         jobs = {job.partner: job for job in await self._run(self._jobs)}
         if partner not in jobs:
             raise NotFoundError("no such partner is scheduled")
@@ -601,12 +607,16 @@ class Schedule:
         return len(self._running) - min(slow, MAX_SLOW_RUNS) < MAX_RUNS_AT_ONCE
 
     def _keep_house(self) -> None:
-        """Once a minute our own keys' due changes and small blocks; once an hour, whether rows are as the log says."""
+        """Once a minute our own keys' due changes and small blocks; once an hour, whether rows are as the log says.
+
+        A restored gateway carries its sets into their new epoch first.
+        """
         minute = self._node.clock() // 60
         if minute == self._kept_house:
             return
         hour, self._kept_house = self._kept_house // 60, minute
         ownkeys.maintain(self._node)
+        self._exchange.epochs.carry()
         self._exchange.server.tidy()
         self._exchange.compacting.keep_house()
         if minute // 60 != hour:

@@ -7,7 +7,9 @@ And what keeps all of them quick: see `UNTRACED`, `statements` and the order of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -18,9 +20,39 @@ from factory import DATABASE_VARIABLE
 # Worlds of chance and of faults: they run the same lines thousands of times, and other tests say which lines these are.
 # To note each line takes as long again as to run it, so the coverage is taken without them.
 UNTRACED = frozenset({"test_drills", "test_faults", "test_kills", "test_log_tampering", "test_simulation"})
+BOTH = frozenset({"test_store", "test_exchange", "test_schedule", "test_faults"})
+# Of the other suites, what looks into the database's file, or changes rows in SQLite's own words. What they show is about
+# the gateway, which is the same over both.
+SQLITES_WORDS = {
+    "test_app": ("a_gateway_without_its_database_does_not_start",),
+    "test_approvals": (
+        "a_done_proposal_that_was_opened_again_in_the_database_takes_no_signature",
+        "a_proposal_written_into_the_database_never_waits_longer_than_one_may",
+    ),
+    "test_callers": (
+        "a_proof_without_a_good_nonce_is_asked_for_one_and_leaves_no_trace",
+        "a_token_that_somebody_changed_in_the_database_opens_nothing",
+    ),
+    "test_cli": (),
+    "test_cli_people": (),
+    "test_erasing": ("from_an_old_backup_it_does_not_come_back", "no_old_octet_and_no_old_key_is_in_any_file"),
+    "test_home": (),
+    "test_hostile_partner": ("rows_that_belong_to_no_leaf_are_found_by_the_check_in_short_reads",),
+    "test_log_tampering": (),
+    "test_mailbox": ("a_changed_row_is_not_sent",),
+    "test_native": ("a_gateway_without_its_database_is_alive_but_not_ready",),
+    "test_neveragain": (
+        "a_copy_that_knows_more_than_a_restored_database_is_not_written_over",
+        "a_copy_that_was_damaged_is_made_anew",
+        "a_row_that_was_taken_out_put_in_or_changed_is_noticed",
+        "the_copy_beside_the_database_goes_on_with_each_act",
+        "the_file_of_before_brings_back_what_the_database_has_lost",
+    ),
+    "test_standing": (),
+}  # module -> tests; () for all of them
+
 # Processes that tests start may keep what Python compiles, whatever forbids it here: they are hundreds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-BOTH = frozenset({"test_store", "test_exchange", "test_schedule", "test_faults"})
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,18 +62,38 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.stem in UNTRACED:
-            item.add_marker("no_cover")
     # The longest first: at the end no worker is left alone with one of them.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tests of `UNTRACED` run without the coverage's look at every line.
+
+    The marker `no_cover` of pytest-cov does not do it: with pytest-xdist a worker has two measurements, and when one is
+    paused the other goes on.
+    """
+    if item.path.stem not in UNTRACED:
+        return (yield)
+    here, in_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]  # as it was before anybody set one
+    try:
+        return (yield)
+    finally:
+        sys.settrace(here)
+        threading.settrace(in_threads)  # type: ignore[arg-type]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker, chosen = metafunc.definition.get_closest_marker, DATABASE_VARIABLE in os.environ
-    if only := [kind for kind in ("sqlite", "postgresql") if marker(kind)]:
+    module, name = metafunc.module.__name__, metafunc.function.__name__.removeprefix("test_")
+    only = [kind for kind in ("sqlite", "postgresql") if marker(kind)]
+    if chosen and module in SQLITES_WORDS and name in (SQLITES_WORDS[module] or (name,)):
+        only = ["sqlite"]
+    if only:
         metafunc.parametrize("database", only, indirect=True)
-    elif metafunc.module.__name__ in BOTH and not chosen and not marker("once"):
+    elif module in BOTH and not chosen and not marker("once"):
         metafunc.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
 

@@ -277,7 +277,7 @@ def database_to_found() -> dict[str, str]:
 
 
 def copied_database(settings: Settings, folder: Path, name: str = "gateway.db") -> str:
-    """A copy of a node's database for one in `folder`, as its `database` setting. The node has closed its store."""
+    """A copy of a node's database for one in `folder`, as its `database` setting. Nobody writes to it now."""
     if on_postgresql():
         return postgres.shared().copy(settings.database)
     shutil.copy(settings.folder / settings.database, folder / name)

@@ -224,7 +224,6 @@ class Rogue:
 def copy_of(exchange: Exchange, name: str) -> Exchange:
     """The gateway again, with the same keys over a copy of its database: from here on two histories of one log."""
     settings = exchange.node.settings
-    exchange.node.store.close()
     database = copied_database(settings, settings.folder, f"{name}.db")
     clock = exchange.node.clock
     assert isinstance(clock, FakeClock)

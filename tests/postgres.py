@@ -220,7 +220,8 @@ class Server:
         return self.url(name)
 
     def copy(self, url: str) -> str:
-        """A copy of a database to which nobody is connected; returns its URL."""
+        """A copy of a database, whoever was connected to it; returns its URL."""
+        self._end_connections([name_of(url)])
         name = self.create(name_of(url))
         self._copies.append(name)
         return self.url(name)
@@ -261,12 +262,16 @@ class Server:
         with self.connect() as connection:
             for name in copies:
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-            ending = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ANY(%s)"
-            connection.execute(ending, [made])
+        self._end_connections(made)
         for name in made:
             self.rewind(self.url(name))
         self._free += made
         self._made, self._copies = ([name for name in names if name in kept] for names in (self._made, self._copies))
+
+    def _end_connections(self, names: list[str]) -> None:
+        with self.connect() as connection:
+            ending = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = ANY(%s)"
+            connection.execute(ending, [names])
 
     @cache  # noqa: B019  of a server that lives as long as the tests
     def _template(self) -> str:

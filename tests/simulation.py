@@ -66,6 +66,7 @@ class World:
             (2, self.restart),
             (2, self.advance),
             (1, self.write_mail),
+            (2, self.compact_some),
         ]
         weights = [weight for weight, _ in deeds]
         for _ in range(steps):
@@ -145,6 +146,16 @@ class World:
     def write_mail(self) -> None:
         here, there = self.source.sample(AGENCIES, 2)
         self.network.members[here].mailbox.write(there, "note", {"subject": f"at {self.clock()}"})
+
+    def compact_some(self) -> None:
+        """Blocks are joined, at a hub or a follower; now and then as if what hubs signed were long forgotten."""
+        exchange = self.any()
+        with exchange.node.store.transaction() as tx:
+            if self.source.random() < 0.5:
+                tx.evidence.forget(self.clock() + 1)
+            names = [row.name for row in tx.sets.all()]
+        for name in names:
+            exchange.compacting.compact(name)
 
     # Peace
 

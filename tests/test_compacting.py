@@ -23,6 +23,9 @@ from gateway.model import EntryDraft, HandlingCode, Restriction
 from gateway.node import log_origin
 from gateway.store.tables import BlockRow
 from partner_simulator import Network, held_entries, refused
+from test_cli_erasing import desk, gateway, json_of
+
+__all__ = ["desk"]
 
 SET = "XA-NCVI/identified"
 DAY = 86_400
@@ -454,3 +457,39 @@ def test_who_stands_before_the_horizon_is_told_to_compare_and_who_begins_anew_is
     assert page is not None
     # It has begun after the horizon: whatever it was sent, it has been told of all that went since.
     assert xa.page_for("XB-NCVI", SET, Cursor(1, page.head.target, 3)) is not None
+
+
+def test_a_mirror_from_before_the_horizon_is_healed_by_comparing_and_not_by_a_copy(
+    network: Network, xa: Exchange, xb: Exchange, clock: FakeClock
+) -> None:
+    for number in range(8):
+        imported(xa, drafts(1, first=number))
+    gone = sorted(held_entries(xa, SET))[:4]
+    imported(xa, drafts(100, first=100))
+    asyncio.run(network.sync("XB-NCVI", "XA-NCVI").pull())
+    for entry in gone:
+        xa.ledger.withdraw(SET, [entry], actor="tester", reason="wrong")
+    clock.advance((xa.node.settings.history_days + 1) * DAY)
+    assert xa.compacting.compact(SET).forgotten >= 4
+    [report] = asyncio.run(network.sync("XB-NCVI", "XA-NCVI").pull())
+    assert report.equality == "equal"
+    assert "XB-NCVI XA-NCVI compare" in network.requests
+    assert held_entries(xb, SET).keys() == held_entries(xa, SET).keys()
+    assert not set(gone) & held_entries(xb, SET).keys()
+    assert kinds_of(xb)[CHANGES] < 120  # not a second copy of the hundred
+
+
+# On the command line
+
+
+def test_people_can_ask_for_it(desk: Path) -> None:
+    for number in range(5):
+        (desk / "list.csv").write_text(f"sha256\n{sha256(f'another {number}').hex()}\n")
+        gateway("import", "list.csv", "--set", "found")
+    said = json_of("set", "compact", "found")
+    assert said == {"set": SET.replace("identified", "found"), "forgotten": 0} | {
+        name: said[name] for name in ("blocks_before", "blocks_after", "saved_bytes")
+    }
+    assert (said["blocks_before"], said["blocks_after"]) == (6, 1)
+    assert said["saved_bytes"] > 1_000
+    assert "there is nothing to join" in gateway("set", "compact", "found").stdout

@@ -7,12 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from factory import FakeClock, befriend, drafts, events, make_node, make_set, sha256
+from factory import (
+    FakeClock,
+    befriend,
+    drafts,
+    events,
+    link_to,
+    loopback,
+    make_node,
+    make_set,
+    serving,
+    sha256,
+)
 from gateway import audit
 from gateway.alarms import AlarmKind
 from gateway.audit import EventKind
 from gateway.comparisons import SKETCH, Question
-from gateway.errors import ConflictError, GatewayError, NotFoundError
+from gateway.errors import ConflictError, GatewayError, MalformedError, NotFoundError
 from gateway.exchange import Exchange
 from gateway.exchange.changes import Sums
 from gateway.exchange.contents import Contents, sums_of
@@ -20,6 +31,7 @@ from gateway.exchange.labels import SetDefaults, digest_key
 from gateway.model import HandlingCode, Restriction
 from gateway.node import log_origin
 from gateway.reconcile import CompareReport
+from gateway.sync import PartnerSync
 from partner_simulator import Network, held_entries
 from silent_faults import add, alter, drop
 
@@ -276,3 +288,44 @@ def test_a_thousand_differences_are_repaired_in_a_few_rounds(network: Network) -
     assert (report.only_there, report.outcome) == (1500, "repaired")
     assert held_entries(follower, NAME).keys() == held_entries(hub, NAME).keys()
     assert sum("compare" in line for line in network.requests) <= 10
+
+
+# Over HTTP
+
+
+async def test_a_comparison_over_http_repairs_as_well(tmp_path: Path) -> None:
+    clock = FakeClock()
+    hub = Exchange(make_node(tmp_path, HUB, clock=clock, **loopback()))
+    follower = Exchange(make_node(tmp_path, FOLLOWER, clock=clock))
+    befriend(hub.node, follower.node)
+    make_set(hub, "identified", drafts(40))
+    async with serving(hub), link_to(hub.node, follower.node) as link:
+        sync = PartnerSync(follower, link, HUB)
+        await sync.pull()
+        entries = sorted(held_entries(hub, NAME))
+        drop(hub, NAME, entries[9])
+        lost_there = await sync.compare(NAME, repair=True)
+        drop(follower, NAME, entries[5])
+        lost_here = await sync.compare(NAME, repair=True)
+    for report, found in ((lost_there, (1, 0, 1)), (lost_here, (0, 1, 0))):
+        assert (report.only_here, report.only_there, report.offered) == found
+        assert report.outcome == "repaired"
+    assert held_entries(hub, NAME).keys() == held_entries(follower, NAME).keys() == set(entries)
+    assert follower.mirrors.equality(NAME) == "equal"
+
+
+async def test_what_is_no_envelope_is_not_read_as_a_question(tmp_path: Path) -> None:
+    clock = FakeClock()
+    hub = Exchange(make_node(tmp_path, HUB, clock=clock, **loopback()))
+    follower = Exchange(make_node(tmp_path, FOLLOWER, clock=clock))
+    befriend(hub.node, follower.node)
+    make_set(hub, "identified", drafts(4))
+    async with serving(hub), link_to(hub.node, follower.node) as link:
+        with pytest.raises(MalformedError):
+            await link.compare(NAME, b"not an envelope")
+        await PartnerSync(follower, link, HUB).pull()
+        running = follower.comparing.begin(HUB, NAME)
+        body = follower.question(HUB, running, follower.comparing.sums_question(running))
+        with pytest.raises(MalformedError, match="another set"):
+            await link.compare(f"{HUB}/other", body)
+        assert await link.compare(NAME, body) is not None

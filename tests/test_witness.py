@@ -16,6 +16,7 @@ from factory import (
     SeededRandom,
     befriend,
     card_of,
+    copied_database,
     drafts,
     enrol,
     events,
@@ -107,7 +108,8 @@ def world(tmp_path: Path, founded: list[Node]) -> World:
     clock, network = FakeClock(), Network()
     for node in founded:
         shutil.copytree(node.settings.folder, tmp_path / node.agency)
-        settings = replace(node.settings, folder=tmp_path / node.agency)
+        folder = tmp_path / node.agency
+        settings = replace(node.settings, folder=folder, database=copied_database(node.settings, folder))
         network.join(open_node(settings, node.keystore, clock=clock, random=SeededRandom(node.agency)))
     return World(network, clock)
 

@@ -133,6 +133,27 @@ def set_withdraw(
     )
 
 
+@command(set_app, "compact")
+def set_compact(shell: Shell, *, name: SetName) -> None:
+    """Join small blocks of a set, as the schedule does by itself: less on disk, and quicker to send."""
+    with shell.node() as node:
+        full, exchange = full_name(node, name), Exchange(node)
+        with shell.progress("joining", "blocks") as told:
+            done = exchange.compacting.compact(full, on_batch=lambda so_far: told(so_far.old, so_far.old))
+    shell.show(
+        {
+            "set": full,
+            "blocks_before": done.old,
+            "blocks_after": done.new,
+            "forgotten": done.forgotten,
+            "saved_bytes": done.saved_bytes,
+        },
+        f"{bold(full)}: {amount(done.old, 'block')} became {done.new:,}, {done.saved_bytes:,} bytes fewer."
+        if done.old
+        else f"{bold(full)}: there is nothing to join.",
+    )
+
+
 erasing.register(set_app)
 
 

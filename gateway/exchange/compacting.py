@@ -35,6 +35,7 @@ from itertools import chain, groupby
 
 from gateway.audit import Event, EventKind
 from gateway.columns.block import Block, BlockHeader, cut, decode, encode_block
+from gateway.columns.index import SetIndex
 from gateway.columns.rows import Ints, Mask, Rows, concat, constant, grouped, indexes, integers, joined
 from gateway.columns.sketch import among
 from gateway.errors import ConflictError, OverloadedError
@@ -201,9 +202,12 @@ class Compacting:
             if len(stored) < len(numbers):
                 raise ConflictError("the set was rewritten meanwhile")
             # 2. Their rows by chain; what is too old to be remembered goes.
+            read = [decode(block) for block in self._shelf.get_all(tx, stored)]
+            with self._shelf.index(tx, set_id) as index:
+                current = [_current(index, row, rows) for row, rows in zip(stored, read, strict=True)]
             batch = _Batch()
-            for row, block in zip(stored, self._shelf.get_all(tx, stored), strict=True):
-                self._sort(tx, batch, hash_set, row, block)
+            for row, rows, mask in zip(stored, read, current, strict=True):
+                self._sort(tx, batch, hash_set, row, rows, mask)
             if not hash_set.hub:
                 self._forget(tx, batch, hash_set, stored)
             made = [(of, *self._joined(hash_set, of, batch.pieces[of])) for of in sorted(batch.pieces)]
@@ -250,13 +254,13 @@ class Compacting:
         actor = self._node.agency
         return self._node.event(EventKind.BLOCKS_COMPACTED, actor=actor, subject=hash_set.name, details=details)
 
-    def _sort(self, tx: Transaction, batch: _Batch, hash_set: HashSet, row: BlockRow, block: Block) -> None:
+    def _sort(  # noqa: PLR0917  one block, and which of its rows count
+        self, tx: Transaction, batch: _Batch, hash_set: HashSet, row: BlockRow, rows: Rows, current: Mask
+    ) -> None:
         """Part the rows of a block: those that are current, and those of which no more than their place stays."""
-        rows = decode(block)
         if row.kind == HISTORY:
             self._put(batch, hash_set, row, _Piece(rows), HISTORY)
             return
-        current = self._current(tx, row, rows)
         items: dict[int, Ints] = {}
         if row.kind in BARE:
             kept = kept_items(self._shelf.items(tx, row), row.count)
@@ -264,20 +268,8 @@ class Compacting:
         self._put(batch, hash_set, row, _Piece(rows.take(current), items), row.kind)
         if hash_set.hub:
             batch.forgotten += row.count - int(current.sum())
-        else:
+        elif not current.all():
             self._put(batch, hash_set, row, _Piece(rows.take(~current).select(HISTORY_COLUMNS)), HISTORY)
-
-    def _current(self, tx: Transaction, row: BlockRow, rows: Rows) -> Mask:
-        """Which rows of a block say what their entries are now: live ones, and removals of what has not come back."""
-        with self._shelf.index(tx, row.set_id) as index:
-            live = index.live_rows(block_id(row))
-            ids, kinds = rows.ints("entry_id"), rows.ints("kind")
-            withdrawn = index.withdrawn(ids)
-            listed = index.locate(ids).found
-        gone = (kinds == ChangeKind.WITHDRAW) & withdrawn
-        left = (kinds == ChangeKind.LEAVE) & ~withdrawn & ~listed
-        current: Mask = live | gone | left
-        return current
 
     def _put(self, batch: _Batch, hash_set: HashSet, row: BlockRow, piece: _Piece, kind: str) -> None:
         """Rows with those of their chains, divided where segments end."""
@@ -459,6 +451,19 @@ def _bounded(jobs: Iterable[Sequence[BlockRow]]) -> Iterator[list[int]]:
 
 
 # Rows
+
+
+def _current(index: SetIndex, row: BlockRow, rows: Rows) -> Mask:
+    """Which rows of a block say what their entries are now: live ones, and removals of what has not come back."""
+    live = index.live_rows(block_id(row))
+    if row.kind == HISTORY or live.all():
+        return live
+    ids, kinds = rows.ints("entry_id"), rows.ints("kind")
+    withdrawn, listed = index.withdrawn(ids), index.locate(ids).found
+    gone = (kinds == ChangeKind.WITHDRAW) & withdrawn
+    left = (kinds == ChangeKind.LEAVE) & ~withdrawn & ~listed
+    current: Mask = live | gone | left
+    return current
 
 
 def _segments(hash_set: HashSet, rows: Rows) -> Ints:

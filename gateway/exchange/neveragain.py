@@ -259,16 +259,8 @@ def append(node: Node, tx: Transaction, listings: Sequence[Listing], *, details:
         EventKind.NEVER_AGAIN_CHANGED, actor=node.agency, subject=node.agency, details={**details, **counted}
     )
     tx.log.append([event])
+    standing.keep(tx, node)  # so that the next one to ask where the list ends reads the log from here
     return numbers
-
-
-def attest(node: Node, tx: Transaction, deed: str) -> None:
-    """Tell the log how the list stands now: where a new log begins, and the old one can no longer say it."""
-    number, mac = tx.never_again.end()
-    if number:
-        details: dict[str, object] = {"deed": deed, "listings": 0, "listed": number, "list_head": mac.hex()}
-        event = node.event(EventKind.NEVER_AGAIN_CHANGED, actor=node.agency, subject=node.agency, details=details)
-        tx.log.append([event])
 
 
 # Reading

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, insert, select, union_all
 from sqlalchemy import func as sql
 
 from gateway import audit
@@ -17,13 +17,18 @@ CHECKPOINT = columns(AuditCheckpoint)
 LEAF = columns(AuditLeaf)
 NODE = columns(AuditNode)
 
+EDGE_LEVELS = 24  # sixteen million leaves; in a larger log the few nodes above are read one by one
 _KIND, _KIND_CHARS = '"kind":"', 6  # so much of a kind tells those apart that are looked for
 
 # Made once: building a statement costs more than running it, and every deed runs these.
 _SIZE = select(sql.max(LEAF.idx))
 _NODE = select(NODE.hash).where(NODE.level == bindparam("level"), NODE.idx == bindparam("index"))
-_EDGE = select(NODE.level, NODE.idx, NODE.hash).where(
-    tuple_(NODE.level, NODE.idx).in_(bindparam("edge", expanding=True))
+# One step down the primary key for each level: databases do not find pairs of an IN list in an index of two columns.
+_EDGE = union_all(
+    *(
+        select(NODE.level, NODE.idx, NODE.hash).where(NODE.level == level, NODE.idx == bindparam(f"at_{level}"))
+        for level in range(EDGE_LEVELS)
+    )
 )
 _LAST_NOTED = select(CHECKPOINT.size, CHECKPOINT.note).order_by(CHECKPOINT.size.desc()).limit(1)
 _ADD_LEAVES = insert(table(AuditLeaf))
@@ -103,9 +108,10 @@ class Log:
 
     def _read_edge(self, size: int) -> None:
         """Read at once what leaves are added to: the hashes on the right edge of the tree of `size` leaves."""
-        edge = [(level, (size >> level) - 1) for level in range(size.bit_length()) if size >> level & 1]
-        missing = [node for node in edge if node not in self._cache]
-        for level, index, value in self._connection.execute(_EDGE, {"edge": missing}) if missing else ():
+        if self._cache:
+            return  # it was read, and what was appended since is there
+        edge = {f"at_{level}": (size >> level) - 1 if size >> level & 1 else -1 for level in range(EDGE_LEVELS)}
+        for level, index, value in self._connection.execute(_EDGE, edge):
             self._cache[level, index] = _octets(value, index << level)
 
     def close(self) -> None:

@@ -98,8 +98,8 @@ def _copy(source: Any, copy: sqlite3.Connection) -> None:
     """One consistent state of a database that others write to.
 
     With a write-ahead log nobody waits for a reader. With a rollback journal every commit does: so the copy is made in
-    steps between which the lock is let go. A commit of others in between begins it anew; after `MAX_COPIES` the last one
-    is made in one step, and whoever writes waits for as long as the disk takes.
+    steps between which the lock is let go. A commit of others in between begins it anew. After `MAX_COPIES` it is made
+    in one step, and whoever writes waits for as long as the disk takes.
     """
     left = math.inf
     beginnings = 1
