@@ -21,9 +21,10 @@ from factory import DATABASE_VARIABLE
 # To note each line takes as long again as to run it, so the coverage is taken without them.
 UNTRACED = frozenset({"test_drills", "test_faults", "test_kills", "test_log_tampering", "test_simulation"})
 BOTH = frozenset({"test_store", "test_exchange", "test_schedule", "test_faults"})
-# Of the other suites, what looks into the database's file, or changes rows in SQLite's own words. What they show is about
-# the gateway, which is the same over both.
-SQLITES_WORDS = {
+# Of the other suites, what looks into the database's file or changes rows in SQLite's own words: whole modules, and
+# single tests of others. What they show is about the gateway, which is the same over both.
+SQLITES_MODULES = frozenset({"test_cli", "test_cli_people", "test_home", "test_log_tampering", "test_standing"})
+SQLITES_TESTS = {
     "test_app": ("a_gateway_without_its_database_does_not_start",),
     "test_approvals": (
         "a_done_proposal_that_was_opened_again_in_the_database_takes_no_signature",
@@ -33,12 +34,8 @@ SQLITES_WORDS = {
         "a_proof_without_a_good_nonce_is_asked_for_one_and_leaves_no_trace",
         "a_token_that_somebody_changed_in_the_database_opens_nothing",
     ),
-    "test_cli": (),
-    "test_cli_people": (),
     "test_erasing": ("from_an_old_backup_it_does_not_come_back", "no_old_octet_and_no_old_key_is_in_any_file"),
-    "test_home": (),
     "test_hostile_partner": ("rows_that_belong_to_no_leaf_are_found_by_the_check_in_short_reads",),
-    "test_log_tampering": (),
     "test_mailbox": ("a_changed_row_is_not_sent",),
     "test_native": ("a_gateway_without_its_database_is_alive_but_not_ready",),
     "test_neveragain": (
@@ -48,8 +45,7 @@ SQLITES_WORDS = {
         "the_copy_beside_the_database_goes_on_with_each_act",
         "the_file_of_before_brings_back_what_the_database_has_lost",
     ),
-    "test_standing": (),
-}  # module -> tests; () for all of them
+}
 
 # Processes that tests start may keep what Python compiles, whatever forbids it here: they are hundreds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -89,7 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker, chosen = metafunc.definition.get_closest_marker, DATABASE_VARIABLE in os.environ
     module, name = metafunc.module.__name__, metafunc.function.__name__.removeprefix("test_")
     only = [kind for kind in ("sqlite", "postgresql") if marker(kind)]
-    if chosen and module in SQLITES_WORDS and name in (SQLITES_WORDS[module] or (name,)):
+    if chosen and (module in SQLITES_MODULES or name in SQLITES_TESTS.get(module, ())):
         only = ["sqlite"]
     if only:
         metafunc.parametrize("database", only, indirect=True)
@@ -108,7 +104,10 @@ def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _databases_of_a_module() -> Iterator[None]:
-    """What fixtures of a whole module made goes with it."""
-    yield
+def _databases_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What fixtures of a whole module make is of the same kind as its tests', and goes with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ in SQLITES_MODULES:
+            patch.setenv(DATABASE_VARIABLE, "sqlite")
+        yield
     postgres.drop_made()

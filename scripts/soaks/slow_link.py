@@ -1,5 +1,5 @@
-"""A link as a mobile network gives it: 1 Mbit/s, 300 ms there and back, one or two packets in a hundred lost, and now and
-then it breaks. A large set is pulled over it and another one pushed, by the real client to the real server.
+"""A link as a mobile network gives it: 1 Mbit/s, 300 ms there and back, one or two packets in a hundred lost, and it
+breaks now and then. A large set is pulled over it and another one pushed, by the real client to the real server.
 """
 
 from __future__ import annotations
