@@ -243,9 +243,9 @@ class AdapterReport:
         if len(self.refused_rows) < self.MAX_KEPT:
             self.refused_rows.append(RefusedRow(line, field_name, reason))
 
-    def drop(self, field_name: str) -> None:
-        """Count one value of a field that this gateway does not carry."""
-        self.dropped_fields[field_name] = self.dropped_fields.get(field_name, 0) + 1
+    def drop(self, field_name: str, count: int = 1) -> None:
+        """Count values of a field that this gateway does not carry."""
+        self.dropped_fields[field_name] = self.dropped_fields.get(field_name, 0) + count
 
 
 def is_test_set(name: str) -> bool:

@@ -1,25 +1,21 @@
 """On which database a test runs: SQLite unless `GATEWAY_TEST_DATABASE` says otherwise, both where it matters.
 
 The suites of `BOTH` run once on each at every check; `scripts/soak --only postgresql` runs the others on PostgreSQL.
-And what keeps all of them quick: see `UNTRACED`, `statements` and the order of the tests.
+What keeps all of them quick is in `thrift`.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 import postgres
-import statements  # noqa: F401  every database of this process shares what is compiled
 from factory import DATABASE_VARIABLE
 
-# Worlds of chance and of faults: they run the same lines thousands of times, and other tests say which lines these are.
-# To note each line takes as long again as to run it, so the coverage is taken without them.
-UNTRACED = frozenset({"test_drills", "test_faults", "test_kills", "test_log_tampering", "test_simulation"})
+pytest_plugins = ["thrift"]
+
 BOTH = frozenset({"test_store", "test_exchange", "test_schedule", "test_faults"})
 # Of the other suites, what looks into the database's file or changes rows in SQLite's own words: whole modules, and
 # single tests of others. What they show is about the gateway, which is the same over both.
@@ -47,38 +43,11 @@ SQLITES_TESTS = {
     ),
 }
 
-# Processes that tests start may keep what Python compiles, whatever forbids it here: they are hundreds.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: about SQLite's own file; never run on another database")
     config.addinivalue_line("markers", "postgresql: about PostgreSQL; never run on another database")
     config.addinivalue_line("markers", "once: long, and not about the database; at a check on SQLite alone")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The longest first: at the end no worker is left alone with one of them.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Tests of `UNTRACED` run without the coverage's look at every line.
-
-    The marker `no_cover` of pytest-cov does not do it: with pytest-xdist a worker has two measurements, and when one is
-    paused the other goes on.
-    """
-    if item.path.stem not in UNTRACED:
-        return (yield)
-    here, in_threads = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)  # type: ignore[arg-type]  # as it was before anybody set one
-    try:
-        return (yield)
-    finally:
-        sys.settrace(here)
-        threading.settrace(in_threads)  # type: ignore[arg-type]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -14,7 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.adapters import READERS, SNIFF_BYTES, ReadOptions, gateway_csv, read_hashes, rows, sniff, vics
+from gateway.adapters import (
+    READERS,
+    SNIFF_BYTES,
+    ReadOptions,
+    columnar,
+    digest_list,
+    gateway_csv,
+    read_batches,
+    read_hashes,
+    rows,
+    sniff,
+    vics,
+)
 from gateway.adapters.fields import EMPTY_FILE_DIGESTS
 from gateway.errors import ConfigError, MalformedError, TooLargeError
 from gateway.model import MAX_TEXT_CHARS, AdapterReport, EntryDraft, HandlingCode, Restriction, VictimStatus
@@ -983,6 +995,142 @@ def test_every_csv_row_is_accepted_or_refused(table: list[list[str]]) -> None:
         _, report = read(format_name, out.getvalue().encode())
         assert report.read == len(table)
         assert len(report.refused_rows) == report.refused
+
+
+GOOD_CELLS: dict[str, st.SearchStrategy[str]] = {
+    **{
+        algorithm: st.sampled_from([hex_of(algorithm, n) for n in range(4)])
+        for algorithm in ("md5", "sha1", "sha256", "sha512")
+    },
+    "pdq": st.sampled_from([PDQ, hex_of("sha256", 5)]),
+    "photodna": st.just(PHOTODNA.hex()),
+    "ssdeep": st.sampled_from(["3:abc:def", "3:abd:def"]),
+    "pdq_quality": st.sampled_from(["100", "50", "49", "0"]),
+    "victim_status": st.sampled_from(["lead", "identified"]),
+    "handling": st.sampled_from(["H0", "H3"]),
+    "evaluation": st.sampled_from(["A1", "F6"]),
+    "restrictions": st.sampled_from(["embargo", "legal_hold|embargo"]),
+    "category": st.sampled_from(["xa:3", "xa:0"]),
+    "seen": st.sampled_from(["2026-01-15", "1970-01-01", "0001-01-01T00:00:00"]),
+    "Victim identified": st.sampled_from(["Y", "no"]),
+    "Image ID": st.sampled_from(["1001", "1002"]),
+    **dict.fromkeys(("MD5",), st.sampled_from([hex_of("md5", n).upper() for n in range(4)])),
+}
+UNSOUND = st.sampled_from(
+    [
+        "",
+        "",
+        " ",
+        "zz",
+        "0" * 32,
+        "0" * 64,
+        hex_of("md5", 1)[:-1],
+        f" {hex_of('md5', 2)} ",
+        "a\0",
+        "\u00e9",
+        "\u00a0",
+        "x" * 300,
+    ]
+)
+
+
+@st.composite
+def csv_files(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Mostly good rows, of either format: plain, or with a quote somewhere, with CR LF or LF, sometimes cut off."""
+    format_name, delimiter = draw(st.sampled_from([("gateway_csv", ","), ("icse_csv", ";")]))
+    must = {"gateway_csv": ["md5"], "icse_csv": ["MD5", "Image ID", "Victim identified"]}[format_name]
+    other = {
+        "gateway_csv": gateway_csv.COLUMNS,
+        "icse_csv": ("PhotoDNA", "Series name", "Media Type", "Path", "Remarks"),
+    }
+    more = [
+        name
+        for name in draw(st.lists(st.sampled_from(other[format_name]), unique=True, max_size=5))
+        if name not in must
+    ]
+    header = draw(st.permutations([*must, *more]))
+    lines = [delimiter.join(header)]
+    for _ in range(draw(st.integers(0, 25))):
+        cells = [
+            draw(
+                UNSOUND
+                if draw(st.integers(0, 11)) == 0
+                else st.one_of(GOOD_CELLS.get(name, st.just("Nordlicht")), st.just(""))
+            )
+            for name in header
+        ]
+        odd = draw(st.integers(0, 40))
+        lines.append({0: "", 1: delimiter.join(cells[:-1]), 2: '"a"'}.get(odd, delimiter.join(cells)))
+    raw = draw(st.sampled_from(["\n", "\r\n"])).join(lines).encode()
+    return format_name, raw + draw(st.sampled_from([b"", b"\n", b"\xff\n", b'"']))
+
+
+def outcome(format_name: str, raw: bytes) -> tuple[list[EntryDraft], AdapterReport, str]:
+    """The drafts, the report, and the error that ended the file."""
+    report, drafts, error = AdapterReport(format_name), [], ""
+    try:
+        for batch in read_batches(io.BytesIO(raw), format_name, report):
+            assert len({group.rows.shape for group in batch.groups}) == len(batch.groups)
+            drafts += batch.drafts()
+    except MalformedError as caught:
+        error = f"{caught.place}: {caught.message}"
+    return drafts, report, error
+
+
+@settings(max_examples=250, deadline=None)
+@given(csv_files(), st.sampled_from([1, 4, 1000]), st.sampled_from([40, 1 << 16]))
+def test_rows_read_by_the_column_are_those_read_one_by_one(file: tuple[str, bytes], halved: int, plain: int) -> None:
+    format_name, raw = file
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columnar, "HALVED_DOWN_TO", halved)
+        patch.setattr(rows, "PLAIN_CHARS", plain)
+        by_column = outcome(format_name, raw)
+        patch.setattr(columnar, "_good_pieces", lambda *_arguments: ())
+        patch.setattr(rows, "_plain_text", lambda _block: None)
+        assert outcome(format_name, raw) == by_column
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [hex_of("md5", 1), hex_of("md5", 2).upper(), hex_of("sha1", 3), f"{hex_of('md5', 4)}  a.jpg"]
+            ),
+            st.sampled_from(
+                [
+                    "",
+                    "# note",
+                    "0" * 32,
+                    f"\\\\{hex_of('md5', 5)} *b",
+                    f" {hex_of('md5', 6)}\r",
+                    f"{hex_of('md5', 7)}\tc\0",
+                ]
+            ),
+        ),
+        max_size=20,
+    )
+)
+def test_lines_read_together_are_those_read_one_by_one(lines: list[str]) -> None:
+    raw = "\n".join(["# list", *lines]).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digest_list, "HALVED_DOWN_TO", 1)
+        together = outcome("digest_list", raw)
+        patch.setattr(digest_list, "_plain", lambda _lines: None)
+        assert outcome("digest_list", raw) == together
+
+
+def test_a_plain_list_is_read_by_the_column_and_a_bad_row_spoils_its_neighbours_only() -> None:
+    """The quick way is taken: the reader of single rows is hardly ever asked."""
+    lines = [f"{hex_of('md5', n)},xa:{n % 3},H{n % 3}" for n in range(2000)]
+    lines[700] = "zz,xa:1,H1"
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        one_by_one = columnar._one_by_one
+        patch.setattr(columnar, "_one_by_one", lambda left, *more: asked.extend(left) or one_by_one(left, *more))
+        drafts, report = read("gateway_csv", "\n".join(["md5,category,handling", *lines]).encode())
+    assert (len(drafts), report.refused) == (1999, 1)
+    assert 0 < len(asked) <= columnar.HALVED_DOWN_TO
 
 
 @settings(max_examples=150, deadline=None)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -243,9 +243,16 @@ def test_an_interrupted_import_keeps_whole_batches_and_goes_on(desk: Path) -> No
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=desk, env=environment, stderr=subprocess.PIPE, text=True) as running:
         deadline = time.monotonic() + 60
-        while seq_of(desk / "xa") == 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
+        with closing(sqlite3.connect(f"file:{desk / 'xa' / 'gateway.db'}?mode=ro", uri=True, timeout=30)) as reader:
+            reader.isolation_level = None
+            while True:
+                reader.execute("BEGIN")
+                if reader.execute("SELECT seq FROM hash_set").fetchone()[0]:
+                    break  # and as long as somebody reads, the next batch is not committed
+                reader.execute("ROLLBACK")
+                assert time.monotonic() < deadline, "no batch is committed"
+                time.sleep(0.01)
+            running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
     kept = seq_of(desk / "xa")
     assert running.returncode == 130

@@ -84,20 +84,21 @@ def test_digests_that_begin_alike_are_told_apart() -> None:
     assert DraftBatch.of(alike).last_of_each().drafts() == alike[5:]
 
 
-@given(st.lists(st.integers(1, 5), max_size=12), st.integers(3, 7))
-@settings(max_examples=60)
-def test_a_stream_becomes_batches_that_are_never_too_long(sizes: list[int], most: int) -> None:
-    """A batch of the stream is not cut, so only such a one may be longer by itself."""
-    drafts = [EntryDraft({"md5": octets("md5", number)}) for number in range(sum(sizes))]
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=9), st.integers(1, 7))
+@settings(max_examples=100)
+def test_a_stream_becomes_batches_of_one_length(pieces: list[tuple[int, bool]], most: int) -> None:
+    count = itertools.count()
     stream: list[EntryDraft | DraftBatch] = []
-    taken = iter(drafts)
-    for size in sizes:
-        some = list(itertools.islice(taken, size))
-        stream += [DraftBatch.of(some)] if size > 2 else some
+    drafts: list[EntryDraft] = []
+    for size, by_column in pieces:
+        names = ("md5", "sha1")
+        some = [EntryDraft({names[n % 2]: octets(names[n % 2], n)}) for n in itertools.islice(count, size)]
+        stream += [DraftBatch.of(some)] if by_column else some
+        drafts += some
     batches = list(in_batches(stream, most=most))
     assert [draft for batch in batches for draft in batch.drafts()] == drafts
-    assert all(batch.n <= max(most, 5) for batch in batches)
-    assert all(one.n + following.n > most for one, following in itertools.pairwise(batches))
+    assert [batch.n for batch in batches[:-1]] == [most] * (len(batches) - 1)
+    assert all(0 < batch.n <= most for batch in batches)
 
 
 def test_a_batch_holds_what_one_commit_takes() -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from columns_builders import octets
@@ -157,9 +157,26 @@ def test_runs_longer_than_a_segment_are_found_to_the_last_id():
     ]  # fmt: skip
 
 
+@pytest.fixture
+def _short_runs(monkeypatch):
+    """Runs are full at four keys, which else takes millions."""
+    monkeypatch.setattr("gateway.columns.index._FULL", 4)
+
+
 @given(deeds)
 @settings(max_examples=120, deadline=None)
 def test_index_agrees_with_a_dictionary_over_any_history(history):
+    agrees_with_a_dictionary(history)
+
+
+@pytest.mark.usefixtures("_short_runs")
+@given(deeds)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_index_of_many_full_runs_agrees_with_a_dictionary(history):
+    agrees_with_a_dictionary(history)
+
+
+def agrees_with_a_dictionary(history):
     index, last, dropped, blocks = SetIndex(KEY), {}, set(), []
     for block_no, deed in enumerate(history):
         if deed == "drop":
@@ -205,6 +222,18 @@ def test_large_index_finds_every_digest_and_nothing_else():
     assert np.array_equal(found.block_no * n + found.row, np.arange(12 * n))
     assert not len(index.find("sha256", rng.integers(0, 256, (n, 32), np.uint8)).query)
     assert index.resident_bytes / (12 * n) <= 16
+
+
+def test_dead_rows_fall_out_of_full_runs_once_half_of_all_is_dead(monkeypatch):
+    monkeypatch.setattr("gateway.columns.index._FULL", 1000)
+    rng = np.random.default_rng(6)
+    index, n, sizes = SetIndex(KEY), 1200, []
+    for block_no in range(30):  # the same entries again and again, each time enough for a full run
+        index.append(block_no, counting(1, n), {"sha256": rng.integers(0, 256, (n, 32), np.uint8)}, constant(1, n))
+        index.find("sha256", np.zeros((1, 32), np.uint8))
+        sizes.append(index.resident_bytes - n * (block_no + 1))  # a byte a row stays
+    assert index.live_count == n
+    assert max(sizes) < 3 * 16 * n, "what was replaced goes on taking room"
 
 
 @given(st.lists(rows, min_size=1, max_size=5))

@@ -336,6 +336,7 @@ async def test_a_page_that_does_not_start_at_the_cursor_is_stale_and_says_where_
     assert error.cursor == xb.mirrors.cursor(SET).to_json()
 
 
+@pytest.mark.once
 async def test_any_flipped_byte_of_a_page_is_refused_and_changes_nothing(
     network: Network, xa: Exchange, xb: Exchange
 ) -> None:

@@ -55,7 +55,7 @@ from gateway.store import quick_check
 from gateway.store.tables import InboxRow
 from gateway.sync import LEASE_SECONDS, PartnerSync, Schedule
 from partner_simulator import MemoryLink, Network, held_entries, here
-from processes import Fleet, Installed, environment, free_port
+from processes import Fleet, Installed, environment, free_port, is_ready
 from test_store import counted, note, open_store, verified
 
 HUB, PEER, THIRD = "XA-NCVI", "XB-NCVI", "XC-NCVI"
@@ -196,7 +196,7 @@ def test_a_look_up_beside_imports_finds_every_listed_entry(tmp_path: Path, clock
     done = threading.Event()
 
     def work() -> None:
-        for number in range(25):
+        for number in range(12):
             exchange.ledger.import_entries(SET, drafts(10, series=f"Door {number}"), actor="tester", form="test")
         done.set()
 
@@ -408,8 +408,11 @@ class OneAddress:
 
 
 @pytest.mark.slow
-async def test_two_processes_serve_one_gateway_and_one_of_them_is_killed(tmp_path: Path, url: str) -> None:
+async def test_two_processes_serve_one_gateway_and_one_of_them_is_killed_and_then_the_database(
+    tmp_path: Path, own: postgres.Server
+) -> None:
     with Fleet(tmp_path) as fleet:
+        url = own.new_database()
         # 1. Founded by the command. The URL comes from the environment, and is written nowhere.
         address, ports = free_port(), (free_port(), free_port())
         secret = tmp_path / "passphrase"
@@ -448,7 +451,12 @@ async def test_two_processes_serve_one_gateway_and_one_of_them_is_killed(tmp_pat
                     await PartnerSync(hub, link, PEER).push(SET)
                 if number == 1:
                     served[0].kill()
-        # 4. Every receipt is in the log that both wrote.
+        # 4. Without its database a node says that it is not ready, and goes on when it is back.
+        own.kill()
+        assert not is_ready(ports[1])
+        own.start()
+        until(lambda: is_ready(ports[1]))
+        # 5. Every receipt is in the log that both wrote.
         with hub.node.store.reading() as tx:
             receipts = [row.receipt for row in tx.mail.receipts(PEER)]
         assert len(receipts) == 3

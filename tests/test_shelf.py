@@ -83,7 +83,7 @@ def test_blocks_of_another_node_under_the_same_numbers_are_read(xa: Exchange, mo
 
 
 def test_of_what_was_put_only_so_much_is_kept_at_hand(xa: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "READ_AT_ONCE", 7)
+    monkeypatch.setattr(shelf, "HANDED_ROWS", 7)
     opened = []
     open_block = Shelf._open
 

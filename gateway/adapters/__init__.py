@@ -9,7 +9,7 @@ Rules:
 - The source is read once and forwards in constant memory: a pipe will do.
 
 To add a format: a module with `read(source, report, options)`, its name in `READERS`, its look in `sniff`, a section in
-`docs/importing.md`.
+`docs/importing.md`. Drafts come in batches by the column; a reader may make objects and gather them (`DraftBatch.of`).
 
     report = AdapterReport("digest_list")
     drafts = list(read_hashes(io.BytesIO(b"900150983cd24fb0d6963f7d28e17f72  abc.txt\\n"), "digest_list", report))
@@ -20,18 +20,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import BinaryIO
 
 from gateway.adapters import digest_list, gateway_csv, icse_csv, vics
 from gateway.adapters.rows import UTF8_BOM, ReadOptions
+from gateway.columns.drafts import DraftBatch
 from gateway.errors import MalformedError
 from gateway.model import AdapterReport, EntryDraft
 
-__all__ = ["READERS", "SNIFF_BYTES", "ReadOptions", "read_hashes", "sniff"]
+__all__ = ["READERS", "SNIFF_BYTES", "ReadOptions", "read_batches", "read_hashes", "sniff"]
 
 SNIFF_BYTES = 1024  # as many first bytes as `sniff` looks at
 
-Reader = Callable[[BinaryIO, AdapterReport, ReadOptions], Iterator[EntryDraft]]
+Reader = Callable[[BinaryIO, AdapterReport, ReadOptions], Iterator[DraftBatch]]
 
 READERS: dict[str, Reader] = {
     "digest_list": digest_list.read,
@@ -48,10 +50,10 @@ _BARE_DIGEST = re.compile(r"(?:[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{128})
 _NAMED_DIGEST = re.compile(r"\\?(?:[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}|[0-9A-Fa-f]{128}) [ *].+")
 
 
-def read_hashes(
+def read_batches(
     source: BinaryIO, format_name: str, report: AdapterReport, *, options: ReadOptions | None = None
-) -> Iterator[EntryDraft]:
-    """The drafts in the source, as they are read; the report is complete when the iterator ends.
+) -> Iterator[DraftBatch]:
+    """The drafts in the source by the column, as they are read; the report is complete when the iterator ends.
 
     Args:
         source: read once, forwards, never past its end.
@@ -67,6 +69,14 @@ def read_hashes(
     if reader is None:
         raise MalformedError("the format is not known", remedy=f"the formats are {', '.join(READERS)}")
     return reader(source, report, options or ReadOptions())
+
+
+def read_hashes(
+    source: BinaryIO, format_name: str, report: AdapterReport, *, options: ReadOptions | None = None
+) -> Iterator[EntryDraft]:
+    """The same drafts as objects, for people who look at single rows."""
+    batches = read_batches(source, format_name, report, options=options)
+    return chain.from_iterable(batch.drafts() for batch in batches)
 
 
 def sniff(head: bytes) -> str | None:

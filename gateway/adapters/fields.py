@@ -30,6 +30,19 @@ EMPTY_FILE_DIGESTS = {
     "sha512": "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce"
     "47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e",
 }
+# By algorithm of one width in hexadecimal: the digests that match what they must not, and why.
+UNUSABLE_DIGESTS: dict[str, dict[bytes, str]] = {
+    algorithm: {
+        bytes(size): "is all zero",
+        **(
+            {bytes.fromhex(empty): "is the digest of the empty file"}
+            if (empty := EMPTY_FILE_DIGESTS.get(algorithm))
+            else {}
+        ),
+    }
+    for algorithm, size in DIGEST_BYTES.items()
+    if size is not None and algorithm != "photodna"
+}
 PHOTODNA_BYTES = 144
 MIN_PDQ_QUALITY = 50  # below it a PDQ says too little of the picture to match on (its authors' advice)
 MAX_PDQ_QUALITY = 100
@@ -110,9 +123,7 @@ def read_pdq_quality(value: str, field: str) -> int | None:
 
 
 def _hex_reader(algorithm: str, size: int) -> DigestReader:
-    unusable = {bytes(size): "is all zero"}
-    if algorithm in EMPTY_FILE_DIGESTS:
-        unusable[bytes.fromhex(EMPTY_FILE_DIGESTS[algorithm])] = "is the digest of the empty file"
+    unusable = UNUSABLE_DIGESTS[algorithm]
 
     def read(value: str, field: str) -> bytes:
         value = value.strip()
@@ -199,5 +210,5 @@ def _read_vpdq(value: str, field: str) -> bytes:
 
 # Every digest that an adapter may take in, by the algorithm's name in `model.DIGEST_BYTES`.
 DIGEST_READERS: dict[str, DigestReader] = {
-    algorithm: _hex_reader(algorithm, size) for algorithm, size in DIGEST_BYTES.items() if size is not None
+    algorithm: _hex_reader(algorithm, DIGEST_BYTES[algorithm] or 0) for algorithm in UNUSABLE_DIGESTS
 } | {"photodna": _read_photodna, "ssdeep": _read_ssdeep, "vpdq": _read_vpdq}

@@ -13,9 +13,11 @@ bytes SHA-256, category "xa:3" and seen 1768435200.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from operator import itemgetter
 from typing import BinaryIO, TypeVar
 
+from gateway.adapters.columnar import MAX_KNOWN, CsvForm, csv_batches
 from gateway.adapters.fields import (
     DIGEST_READERS,
     MIN_PDQ_QUALITY,
@@ -26,13 +28,12 @@ from gateway.adapters.fields import (
 from gateway.adapters.rows import (
     NO_DIGEST,
     WHOLE_ROW,
+    CsvFile,
     ReadOptions,
-    csv_drafts,
-    csv_header,
-    csv_rows,
     refusal,
     shown_name,
 )
+from gateway.columns.drafts import DraftBatch
 from gateway.errors import MalformedError
 from gateway.model import (
     CATEGORY,
@@ -40,6 +41,7 @@ from gateway.model import (
     AdapterReport,
     EntryDraft,
     HandlingCode,
+    LabelWords,
     Restriction,
     VictimStatus,
 )
@@ -60,6 +62,8 @@ OTHER_COLUMNS = (
     "seen",
 )
 COLUMNS = (*DIGEST_COLUMNS, *OTHER_COLUMNS)
+TEXT_COLUMNS = ("source_ref", "media_type", "series", "victim_ref")
+WORD_COLUMNS = ("victim_status", "evaluation", "handling", "restrictions", "category")
 RESTRICTION_SEPARATOR = "|"
 
 _Word = TypeVar("_Word", VictimStatus, HandlingCode)
@@ -70,12 +74,12 @@ _HANDLING = {str(code): code for code in HandlingCode}
 _RESTRICTIONS = {str(tag): tag for tag in Restriction}
 
 
-def read(source: BinaryIO, report: AdapterReport, _options: ReadOptions) -> Iterator[EntryDraft]:
+def read(source: BinaryIO, report: AdapterReport, _options: ReadOptions) -> Iterator[DraftBatch]:
     """The drafts of a list after `contracts/hash-csv-1.md`."""
-    rows = csv_rows(source, DELIMITER)
-    header = csv_header(rows)
+    file = CsvFile(source, DELIMITER)
+    header = file.header()
     _check_header(header)
-    yield from csv_drafts(rows, len(header), report, _row_reader(header, report))
+    yield from csv_batches(file, _form(header), report, _row_reader(header, report))
 
 
 def _check_header(header: list[str]) -> None:
@@ -90,6 +94,31 @@ def _check_header(header: list[str]) -> None:
         raise MalformedError(
             "the header names no digest", place="header", remedy=f"name one of {', '.join(DIGEST_COLUMNS)}"
         )
+
+
+def _form(header: list[str]) -> CsvForm:
+    at = {name: index for index, name in enumerate(header)}
+    absent = len(header)
+    return CsvForm(
+        absent,
+        [(at[name], name) for name in DIGEST_COLUMNS if name in at],
+        [(at[name], name) for name in TEXT_COLUMNS if name in at],
+        [at.get(name, absent) for name in WORD_COLUMNS],
+        _words,
+        seen_at=at.get("seen", -1),
+        quality_at=at.get("pdq_quality", -1),
+    )
+
+
+@lru_cache(maxsize=MAX_KNOWN)
+def _words(status: str, evaluation: str, handling: str, tags: str, category: str) -> LabelWords:
+    return LabelWords(
+        _word(_HANDLING, handling, "handling"),
+        _category(category),
+        _word(_VICTIM_STATUS, status, "victim_status"),
+        _evaluation(evaluation),
+        _restrictions(tags),
+    )
 
 
 def _row_reader(header: list[str], report: AdapterReport) -> Callable[[list[str]], EntryDraft]:

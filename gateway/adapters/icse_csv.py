@@ -16,21 +16,22 @@ bytes MD5, source_ref "1001" and victim_status identified.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import BinaryIO
 
+from gateway.adapters.columnar import MAX_KNOWN, CsvForm, csv_batches
 from gateway.adapters.fields import DIGEST_READERS, VICTIM_STATUS_BY_FLAG, read_flag, read_text
 from gateway.adapters.rows import (
     NO_DIGEST,
     WHOLE_ROW,
+    CsvFile,
     ReadOptions,
-    csv_drafts,
-    csv_header,
-    csv_rows,
     drop_named,
     refusal,
 )
+from gateway.columns.drafts import DraftBatch
 from gateway.errors import MalformedError
-from gateway.model import AdapterReport, EntryDraft
+from gateway.model import AdapterReport, EntryDraft, LabelWords
 
 DELIMITER = ";"
 IMAGE_ID = "Image ID"
@@ -38,14 +39,32 @@ VICTIM_IDENTIFIED = "Victim identified"
 SERIES_NAME = "Series name"
 MEDIA_TYPE = "Media Type"
 DIGEST_COLUMNS = {"MD5": "md5", "SHA1": "sha1", "PhotoDNA": "photodna"}
+TEXT_COLUMNS = {IMAGE_ID: "source_ref", MEDIA_TYPE: "media_type", SERIES_NAME: "series"}
 OTHER_COLUMNS = (IMAGE_ID, VICTIM_IDENTIFIED, SERIES_NAME, MEDIA_TYPE)
 
 
-def read(source: BinaryIO, report: AdapterReport, _options: ReadOptions) -> Iterator[EntryDraft]:
+def read(source: BinaryIO, report: AdapterReport, _options: ReadOptions) -> Iterator[DraftBatch]:
     """The drafts of an ICSE export."""
-    rows = csv_rows(source, DELIMITER)
-    header = csv_header(rows)
-    yield from csv_drafts(rows, len(header), report, _row_reader(header, report))
+    file = CsvFile(source, DELIMITER)
+    header = file.header()
+    reader = _row_reader(header, report)
+    yield from csv_batches(file, _form(header), report, reader)
+
+
+def _form(header: list[str]) -> CsvForm:
+    at = {name.casefold(): index for index, name in enumerate(header)}
+    absent = len(header)
+    digests = [(at[name.casefold()], algorithm) for name, algorithm in DIGEST_COLUMNS.items() if name.casefold() in at]
+    texts = [(at[name.casefold()], field) for name, field in TEXT_COLUMNS.items() if name.casefold() in at]
+    identified_at = at[VICTIM_IDENTIFIED.casefold()]
+    carried = {index for index, _ in (*digests, *texts)} | {identified_at}
+    dropped = [(index, name) for index, name in enumerate(header) if index not in carried]
+    return CsvForm(absent, digests, texts, [identified_at], _words, dropped=dropped)
+
+
+@lru_cache(maxsize=MAX_KNOWN)
+def _words(identified: str) -> LabelWords:
+    return LabelWords(victim_status=VICTIM_STATUS_BY_FLAG[read_flag(identified, VICTIM_IDENTIFIED)])
 
 
 def _row_reader(header: list[str], report: AdapterReport) -> Callable[[list[str]], EntryDraft]:

@@ -19,15 +19,16 @@ from typing import Annotated, BinaryIO, TextIO
 
 import typer
 
-from gateway.adapters import READERS, SNIFF_BYTES, ReadOptions, read_hashes, sniff
+from gateway.adapters import READERS, SNIFF_BYTES, ReadOptions, read_batches, sniff
 from gateway.audit import EventKind
 from gateway.cli.sets import own_set
 from gateway.cli.shell import EXIT_INTERRUPTED, Shell, amount, bold, command, plain
+from gateway.columns.drafts import DraftBatch
 from gateway.errors import ConfigError, ConflictError, MalformedError
 from gateway.exchange import Exchange
 from gateway.exchange.importing import ImportTally
 from gateway.exchange.neveragain import REASONS
-from gateway.model import AdapterReport, EntryDraft, RefusedRow
+from gateway.model import AdapterReport, RefusedRow
 from gateway.node import Node
 
 import_app = typer.Typer(add_completion=False)
@@ -35,7 +36,7 @@ COMMANDS = {"import": import_app}
 
 SHOWN_REFUSALS = 20  # on the terminal; --refused-file holds them all
 LOGGED_REASONS = 50  # different reasons in the audit log: they are sentences of the adapters, and few
-TOLD_EVERY_ROWS = 10_000  # often enough for a bar, rarely enough to cost nothing
+TOLD_EVERY_BATCHES = 16  # some thousand rows: often enough for a bar, rarely enough to cost nothing
 
 
 @dataclass(slots=True)
@@ -116,8 +117,8 @@ def _check(shell: Shell, source: BinaryIO, form: str, options: ReadOptions) -> t
     size = os.fstat(source.fileno()).st_size
     hashed, report = _Hashed(source), AdapterReport(form)
     with shell.progress("checking", "bytes") as told:
-        for number, _ in enumerate(read_hashes(hashed, form, report, options=options)):  # type: ignore[arg-type]  # read() is all it needs
-            if number % TOLD_EVERY_ROWS == 0:
+        for number, _ in enumerate(read_batches(hashed, form, report, options=options)):  # type: ignore[arg-type]  # read() is all it needs
+            if number % TOLD_EVERY_BATCHES == 0:
                 told(hashed.done, size)
     found = hashed.digest(), report.accepted
     source.seek(0)
@@ -146,7 +147,7 @@ def _take_in(
 
             tally = Exchange(node).ledger.import_entries(
                 full,
-                _told(read_hashes(hashed, report.format, report, options=options), told, total),  # type: ignore[arg-type]  # as above
+                _told(read_batches(hashed, report.format, report, options=options), told, total),  # type: ignore[arg-type]  # as above
                 actor=node.agency,
                 form=report.format,
                 on_batch=on_batch,
@@ -164,11 +165,13 @@ def _take_in(
     return tally
 
 
-def _told(drafts: Iterator[EntryDraft], told: Callable[[int, int], None], total: int) -> Iterator[EntryDraft]:
-    for number, draft in enumerate(drafts):
-        if number % TOLD_EVERY_ROWS == 0:
-            told(number, total)
-        yield draft
+def _told(batches: Iterator[DraftBatch], told: Callable[[int, int], None], total: int) -> Iterator[DraftBatch]:
+    rows = 0
+    for number, batch in enumerate(batches):
+        if number % TOLD_EVERY_BATCHES == 0:
+            told(rows, total)
+        rows += batch.n
+        yield batch
 
 
 @contextmanager

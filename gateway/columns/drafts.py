@@ -15,16 +15,17 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import cast
 
 import numpy as np
 
-from gateway.columns.rows import ColumnKind, Index, Ints, Mask, Rows, concat, registered
+from gateway.columns.rows import ColumnKind, Index, Ints, Mask, Rows, Text, Values, concat, registered
 from gateway.model import STRONGEST_FIRST, EntryDraft, LabelWords
 
-MAX_DRAFTS = 65_536  # one block at most, and a second of work at most to repeat after a crash
+MAX_DRAFTS = 131_072  # what one commit takes: half a second of work to repeat after a crash, some 60 MB of memory
 TEXTS = ("source_ref", "media_type", "series", "victim_ref")
 INTS = ("pdq_quality", "seen")
 _WORDS = attrgetter(*LabelWords._fields)
@@ -43,9 +44,20 @@ class DraftRows:
         return DraftRows(self.rows.take(where), self.places[where], self.words[where])
 
 
+def _one_group(alike: Sequence[DraftRows]) -> DraftRows:
+    """Groups of one shape as one, by place."""
+    whole = DraftRows(
+        concat([one.rows for one in alike]),
+        np.concatenate([one.places for one in alike]),
+        np.concatenate([one.words for one in alike]),
+    )
+    ascends = bool((whole.places[1:] > whole.places[:-1]).all())
+    return whole if ascends else whole.take(np.argsort(whole.places))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DraftBatch:
-    """Drafts by the column. Make it with `of` from objects, with `joined` from batches."""
+    """Drafts by the column. Make it with `of` from objects, with `alike` from columns, with `joined` from batches."""
 
     groups: tuple[DraftRows, ...]
     words: tuple[LabelWords, ...]
@@ -73,28 +85,67 @@ class DraftBatch:
         return cls(tuple(groups), tuple(map(LabelWords._make, numbers)))
 
     @classmethod
+    def alike(
+        cls,
+        n: int,
+        columns: Mapping[str, bytes | Sequence[bytes] | Sequence[str] | Sequence[int]],
+        words: Sequence[LabelWords],
+        stated: Sequence[int],
+    ) -> DraftBatch:
+        """The batch of n drafts that have the same digests.
+
+        Args:
+            columns: lists; or bytes, the octets of a digest column row after row. Digests are bytes, also such of text.
+            words, stated: what drafts say of their labels, and the number of what each of them says.
+        """
+        made: dict[str, Values] = {}
+        for name, values in columns.items():
+            if isinstance(values, bytes):
+                made[name] = np.frombuffer(values, np.uint8).reshape(n, -1)
+            elif registered(name).kind is ColumnKind.TEXT and isinstance(values[0], bytes):
+                made[name] = Text.of_encoded(cast(Sequence[bytes], values))  # all of one kind
+            else:
+                made[name] = values
+        group = DraftRows(Rows.of(n, made), np.arange(n), np.array(stated, np.int64))
+        return cls((group,), tuple(words))
+
+    @classmethod
     def joined(cls, batches: Sequence[DraftBatch]) -> DraftBatch:
         """These batches as one, in their order."""
-        if len(batches) == 1:
-            return batches[0]
+        starts = np.cumsum([0, *(batch.n for batch in batches)])
+        return cls.merged([(batch, np.arange(batch.n) + start) for batch, start in zip(batches, starts, strict=False)])
+
+    @classmethod
+    def merged(cls, parts: Sequence[tuple[DraftBatch, Index]]) -> DraftBatch:
+        """These batches as one.
+
+        Args:
+            parts: each batch with a number for each of its rows; the rows stand in the order of their numbers.
+        """
+        if len(parts) == 1:
+            return parts[0][0]
         numbers: dict[LabelWords, int] = {}
         by_shape: dict[int, list[DraftRows]] = {}
-        start = 0
-        for batch in batches:
+        order = np.sort(np.concatenate([where for _, where in parts])) if parts else np.zeros(0, np.int64)
+        for batch, where in parts:
             renumbered = np.array([numbers.setdefault(words, len(numbers)) for words in batch.words], np.int64)
             for group in batch.groups:
-                moved = DraftRows(group.rows, group.places + start, renumbered.take(group.words))
+                places = np.searchsorted(order, where.take(group.places))
+                moved = DraftRows(group.rows, places, renumbered.take(group.words))
                 by_shape.setdefault(group.rows.shape, []).append(moved)
-            start += batch.n
-        groups = (
-            DraftRows(
-                concat([one.rows for one in alike]),
-                np.concatenate([one.places for one in alike]),
-                np.concatenate([one.words for one in alike]),
-            )
-            for alike in by_shape.values()
-        )
-        return cls(tuple(groups), tuple(numbers))
+        return cls(tuple(_one_group(alike) for alike in by_shape.values()), tuple(numbers))
+
+    def part(self, start: int, stop: int) -> DraftBatch:
+        """Drafts `start` … `stop` - 1."""
+        if (start, stop) == (0, self.n):
+            return self
+        groups = []
+        for group in self.groups:
+            first, last = np.searchsorted(group.places, (start, stop)).tolist()
+            if first < last:
+                some = slice(first, last)
+                groups.append(DraftRows(group.rows.slice(first, last), group.places[some] - start, group.words[some]))
+        return DraftBatch(tuple(groups), self.words)
 
     def words_used(self) -> Index:
         """The numbers of the words that a row has, ascending."""
@@ -194,27 +245,35 @@ def _stale(namings: Sequence[_Naming]) -> Iterator[tuple[int, int]]:
 
 
 def in_batches(stream: Iterable[EntryDraft | DraftBatch], *, most: int = MAX_DRAFTS) -> Iterator[DraftBatch]:
-    """The stream as batches of at most `most` drafts. Batches in it are joined, never cut."""
+    """The stream as batches of `most` drafts, the last of fewer. Batches in it are joined and cut."""
     gathered: list[DraftBatch] = []
-    objects: list[EntryDraft] = []
     held = 0
+    for batch in _batched(stream, most):
+        start = 0
+        while held + batch.n - start >= most:
+            stop = start + most - held
+            yield DraftBatch.joined([*gathered, batch.part(start, stop)])
+            gathered, held, start = [], 0, stop
+        if start < batch.n:
+            gathered.append(batch.part(start, batch.n))
+            held += batch.n - start
+    if held:
+        yield DraftBatch.joined(gathered)
+
+
+def _batched(stream: Iterable[EntryDraft | DraftBatch], most: int) -> Iterator[DraftBatch]:
+    """The stream with its objects gathered, at most `most` of them at a time."""
+    objects: list[EntryDraft] = []
     for one in stream:
-        arriving = one.n if isinstance(one, DraftBatch) else 1
-        if held + arriving > most and held:
-            yield _gathered(gathered, objects)
-            gathered, objects, held = [], [], 0
         if not isinstance(one, DraftBatch):
             objects.append(one)
-        else:
-            gathered += [DraftBatch.of(objects), one] if objects else [one]
+        if objects and (isinstance(one, DraftBatch) or len(objects) == most):
+            yield DraftBatch.of(objects)
             objects = []
-        held += arriving
-    if held:
-        yield _gathered(gathered, objects)
-
-
-def _gathered(batches: Sequence[DraftBatch], objects: Sequence[EntryDraft]) -> DraftBatch:
-    return DraftBatch.joined([*batches, DraftBatch.of(objects)] if objects else batches)
+        if isinstance(one, DraftBatch):
+            yield one
+    if objects:
+        yield DraftBatch.of(objects)
 
 
 def _columns(drafts: Sequence[EntryDraft]) -> Rows:

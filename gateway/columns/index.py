@@ -15,8 +15,9 @@ algorithm and digest, so that no one can choose digests that crowd one place; an
 run needs no sorting: it is grouped by the top bits of its short ids, two to four in a group, and a table says where
 each group begins. Grouping by 16 bits is one pass of numpy's radix sort, a tenth of what sorting 64-bit integers costs.
 Runs are merged when they are next searched, and only those that are not much larger than all newer ones together: a
-batch into a large index costs little more than itself, and many batches with no search between them are grouped once.
-Dead rows fall out on the way. 13 to 14 bytes a digest, 14 a segment, 1 byte a row.
+batch into a large index costs little more than itself, and many batches with no search between them are grouped once. A
+**full** run is left alone for good, so that no merge takes long, or more memory than two full runs do. Dead rows fall
+out on the way, and out of a full run once half of it is dead. 13 to 14 bytes a digest, 14 a segment, 1 byte a row.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _CHUNK_ROWS = 8192  # keeps the scratch arrays of a step in the cache
 _KEYS_IN_GROUP = 4  # at the most, on average: one or two bytes a key for the table, and one cache line to look at
 _RADIX_BITS = 16  # numpy sorts 16-bit integers by radix, wider ones by comparing
 _GROWTH = 4  # a run is left alone while it has this many times the keys of all newer ones: few runs, few moves
-_MAX_RUNS = 64  # unsearched runs are merged at this number too; bounds what the next search has to do
+_FULL = 1 << 23  # keys: 110 MB, some 200 ms to merge; ten million entries with three digests each fill three such runs
 _KEY_CONTEXT = b"hash-index 1\n"
 States: TypeAlias = npt.NDArray[np.uint8]
 RowNumbers: TypeAlias = npt.NDArray[np.uint32]
@@ -319,20 +320,33 @@ class SetIndex:
     def _add_run(self, keys: Ints, rows: RowNumbers) -> None:
         if len(keys):
             self._runs.append(_Run.ungrouped(keys, rows))
-        if len(self._runs) > _MAX_RUNS:
+        if sum(len(run.keys) for run in self._runs if not run.bits) >= _FULL:
             self._merge_runs()
 
     def _merge_runs(self) -> None:
-        """Merge the newest runs until each run is `_GROWTH` times as long as all newer ones together."""
+        """Merge the newest runs until each that is not full is `_GROWTH` times as long as all newer ones together."""
         newer = 0
         first = len(self._runs)  # the runs from here on are to be merged
         for i in range(len(self._runs) - 1, -1, -1):
-            if len(self._runs[i].keys) < _GROWTH * newer or not self._runs[i].bits:
+            size = len(self._runs[i].keys)
+            if self._runs[i].bits and size >= _FULL:
+                break
+            if size < _GROWTH * newer or not self._runs[i].bits:
                 first = i
-            newer += len(self._runs[i].keys)
+            newer += size
         if first < len(self._runs):
             merged = _merged(self._runs[first:], self._states)
             self._runs[first:] = [merged] if len(merged.keys) else []
+            if len(merged.keys) >= _FULL and 2 * self._live <= self._used:
+                self._clean_runs()
+
+    def _clean_runs(self) -> None:
+        """Let the dead rows of full runs fall out where they are half of it."""
+        for i, run in enumerate(self._runs):
+            alive = np.count_nonzero(self._states.take(run.rows) == _LIVE)
+            if len(run.keys) >= _FULL and 2 * alive <= len(run.keys):
+                self._runs[i] = _merged([run], self._states)
+        self._runs = [run for run in self._runs if len(run.keys)]
 
     def _octets_of(self, column: Column, values: Octets | Text) -> Octets:
         """What stands for each value: the digest itself, 16 hashed octets for a text."""

@@ -165,7 +165,7 @@ class Compacting:
 
     def _jobs(self, set_id: int) -> list[list[BlockRow]]:
         """Blocks to be written anew, those that belong together in one list."""
-        with self._node.store.reading() as tx:
+        with self._shelf.reading(self._node.store) as tx:
             hash_set = tx.sets.by_id(set_id)
             settled = self._settled(tx, hash_set)
             state = tx.blocks.last_id(set_id), settled

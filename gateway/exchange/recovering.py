@@ -43,6 +43,7 @@ from gateway.columns.sketch import among
 from gateway.comparisons import dump_offer, parse_offer
 from gateway.crypto import envelope
 from gateway.errors import DeniedError, VerificationError
+from gateway.exchange import listfile
 from gateway.exchange.changes import Held, Sums, held_rows, supersede
 from gateway.exchange.labels import LabelBook, digest_key, recovered_meta
 from gateway.exchange.neveragain import NeverAgain
@@ -182,7 +183,9 @@ class Recovering:
             found = tx.sets.get(page.set_name)
             if found.hub or not may_exchange(self._node, tx, card.agency, found.name):
                 raise DeniedError("only pages of our own sets come back")
-            return _Return(self._node, self._shelf, tx, found, self._never_again).take(message, page, arriving)
+            receipt = _Return(self._node, self._shelf, tx, found, self._never_again).take(message, page, arriving)
+        listfile.keep(self._node)  # what was withdrawn is listed
+        return receipt
 
 
 class _Return:

@@ -33,6 +33,7 @@ ITEMS_PART = 254  # beside a refused block's existence part: the state digest it
 # By what an entry is found again: its digests, and the reference under which its owner imported it.
 INDEXED = ("md5", "sha1", "sha256", "sha512", "pdq", "photodna", "source_ref")
 READ_AT_ONCE = 65_536  # changes: as many as one block may have, so some 5 MB of the reference shape
+HANDED_ROWS = 131_072  # kept at hand for the index, some 13 MB: what the largest import or page commits at once
 INDEXED_PARTS = {EXISTENCE, *(COLUMNS[name].group for name in INDEXED)}
 
 
@@ -217,7 +218,7 @@ class _Handed:
             self._drop(block_id(stored))
             self._arrivals[block_id(stored)] = stored.digest, _arrival(stored, rows)
             self._rows += rows.n
-            while self._rows > READ_AT_ONCE and len(self._arrivals) > 1:
+            while self._rows > HANDED_ROWS and len(self._arrivals) > 1:
                 self._drop(next(iter(self._arrivals)))
 
     def take(self, stored: BlockRow) -> Arrival | None:

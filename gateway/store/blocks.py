@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, select
 from sqlalchemy import func as sql
 
-from gateway.store.tables import BlockPart, BlockPartTable, BlockRow, BlockTable, DroppedBlock, columns, table
+from gateway.store.tables import BlockPart, BlockPartTable, BlockRow, BlockTable, DroppedBlock, columns
+from gateway.store.upserts import add_many
 
 PART = columns(BlockPartTable)
 BLOCK = columns(BlockTable)
@@ -15,8 +16,7 @@ DROPPED = columns(DroppedBlock)
 MAX_ASKED_AT_ONCE = 500  # values of one IN list: SQLite took 999 variables at most before 3.32
 
 # Made once: building a statement costs more than running it.
-_ADD_BLOCKS = insert(table(BlockTable))
-_ADD_PARTS = insert(table(BlockPartTable))
+_LAST_NUMBERS = select(select(sql.max(BLOCK.id)).scalar_subquery(), select(sql.max(DROPPED.block_id)).scalar_subquery())
 _OF_SET = (
     select(*BLOCK)
     .where(BLOCK.set_id == bindparam("set_id"), BLOCK.id > bindparam("after_id"))
@@ -69,16 +69,15 @@ class Blocks:
 
     def next_id(self) -> int:
         """The id that the next block will get: its sealing context names it."""
-        last = self._connection.execute(select(sql.max(BLOCK.id))).scalar()
-        dropped = self._connection.execute(select(sql.max(DROPPED.block_id))).scalar()
-        return max(last or 0, dropped or 0) + 1
+        [numbers] = self._connection.execute(_LAST_NUMBERS)
+        return max(number or 0 for number in numbers) + 1
 
     def add(self, blocks: Sequence[BlockRow], parts: Sequence[BlockPart]) -> None:
         """Add blocks and their parts."""
         if blocks:
             self.changed = True
-            self._connection.execute(_ADD_BLOCKS, [dict(row) for row in blocks])
-            self._connection.execute(_ADD_PARTS, [dict(row) for row in parts])
+            add_many(self._connection, BlockTable, [vars(row) for row in blocks])
+            add_many(self._connection, BlockPartTable, [vars(row) for row in parts])
 
     def of_set(self, set_id: int, *, after_id: int = 0, after_seq: int = -1) -> list[BlockRow]:
         """Blocks of a set in order of arrival, those after an id or that reach beyond a seq."""

@@ -12,6 +12,7 @@ from gateway import audit
 from gateway.crypto import checkpoint, merkle
 from gateway.errors import AuditBrokenError, NotFoundError
 from gateway.store.tables import AuditCheckpoint, AuditLeaf, AuditNode, columns, table
+from gateway.store.upserts import add_many
 
 CHECKPOINT = columns(AuditCheckpoint)
 LEAF = columns(AuditLeaf)
@@ -31,8 +32,6 @@ _EDGE = union_all(
     )
 )
 _LAST_NOTED = select(CHECKPOINT.size, CHECKPOINT.note).order_by(CHECKPOINT.size.desc()).limit(1)
-_ADD_LEAVES = insert(table(AuditLeaf))
-_ADD_NODES = insert(table(AuditNode))
 _ADD_NOTE = insert(table(AuditCheckpoint))
 
 
@@ -97,12 +96,12 @@ class Log:
             rows.append({"idx": first + number, "entry": entry, "event": raw.decode(), "salt": salt})
         if not rows:
             return first
-        self._connection.execute(_ADD_LEAVES, rows)
+        add_many(self._connection, AuditLeaf, rows)
         self._read_edge(first)
         hashes = [merkle.leaf_hash(row["entry"]) for row in rows]
         nodes = merkle.append_nodes(first, hashes, self.read_node)
         self._cache.update({(level, index): value for level, index, value in nodes})
-        self._connection.execute(_ADD_NODES, [{"level": a, "idx": b, "hash": h} for a, b, h in nodes])
+        add_many(self._connection, AuditNode, [{"level": a, "idx": b, "hash": h} for a, b, h in nodes])
         self._appended, self._size = True, first + len(rows)
         return first
 

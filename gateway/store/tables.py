@@ -374,7 +374,7 @@ class PartnerRestore(SQLModel, table=True):
     __tablename__ = "partner_restore"
     agency: str = Field(primary_key=True)
     digest: str = Field(primary_key=True)
-    number: int
+    number: int = Field(sa_type=BigInteger)
     statement: bytes
     accepted: int = Field(sa_type=BigInteger)
     mac: bytes = b""

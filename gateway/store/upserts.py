@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Table
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Dialect, Table
+from sqlalchemy.dialects import sqlite
 from sqlmodel import SQLModel
 
 from gateway.store.tables import table
 
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
+
 Row = Mapping[str, object]
-Insert = sqlite.Insert | postgresql.Insert
 
 
 def put(connection: Connection, model: type[SQLModel], *rows: Row, changing: tuple[str, ...] = ()) -> None:
@@ -21,8 +25,28 @@ def put(connection: Connection, model: type[SQLModel], *rows: Row, changing: tup
     Args:
         changing: the only columns that are written over, () for all.
     """
-    if rows:
-        connection.execute(_put(connection.dialect.name, model, changing), rows[0] if len(rows) == 1 else list(rows))
+    if len(rows) == 1:
+        connection.execute(_put(connection.dialect.name, model, changing), rows[0])
+    elif rows:
+        statement = _put(connection.dialect.name, model, changing)
+        _execute_many(connection, model, _text(connection.dialect, model, statement), rows)
+
+
+def add_many(connection: Connection, model: type[SQLModel], rows: Sequence[Row]) -> None:
+    """Add rows, each with every column of its table."""
+    statement = _insert(connection.dialect.name, table(model))
+    _execute_many(connection, model, _text(connection.dialect, model, statement), rows)
+
+
+def _execute_many(connection: Connection, model: type[SQLModel], text: str, rows: Sequence[Row]) -> None:
+    """Have the driver run a statement for each row. What comes by the thousand consists of numbers, texts and bytes:
+    they need no preparing, and SQLAlchemy would look at each of them."""
+    names = _columns(model)
+    values = map(itemgetter(*names), rows)
+    if connection.dialect.positional:
+        connection.exec_driver_sql(text, list(values))
+    else:
+        connection.exec_driver_sql(text, [dict(zip(names, one, strict=True)) for one in values])
 
 
 def add_new(connection: Connection, model: type[SQLModel], row: Row) -> bool:
@@ -34,7 +58,7 @@ def add_new(connection: Connection, model: type[SQLModel], row: Row) -> bool:
 
 
 @cache
-def _put(dialect: str, model: type[SQLModel], changing: tuple[str, ...]) -> Insert:
+def _put(dialect: str, model: type[SQLModel], changing: tuple[str, ...]) -> sqlite.Insert | postgresql.Insert:
     target = table(model)
     statement = _insert(dialect, target)
     names = changing or tuple(column.name for column in target.columns if not column.primary_key)
@@ -43,10 +67,26 @@ def _put(dialect: str, model: type[SQLModel], changing: tuple[str, ...]) -> Inse
 
 
 @cache
-def _add_new(dialect: str, model: type[SQLModel]) -> Insert:
+def _columns(model: type[SQLModel]) -> tuple[str, ...]:
+    return tuple(column.name for column in table(model).columns)
+
+
+@lru_cache(maxsize=64)  # each engine has a dialect of its own
+def _text(dialect: Dialect, model: type[SQLModel], statement: sqlite.Insert | postgresql.Insert) -> str:
+    """A statement as the driver wants it, with the values in the order of the columns."""
+    return str(statement.compile(dialect=dialect, column_keys=_columns(model)))
+
+
+@cache
+def _add_new(dialect: str, model: type[SQLModel]) -> sqlite.Insert | postgresql.Insert:
     # Of an insert SQLAlchemy forgets how many rows it wrote, unless it is asked to keep it.
     return _insert(dialect, table(model)).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
-def _insert(dialect: str, target: Table) -> Insert:
-    return postgresql.insert(target) if dialect == "postgresql" else sqlite.insert(target)
+@cache
+def _insert(dialect: str, target: Table) -> sqlite.Insert | postgresql.Insert:
+    if dialect == "sqlite":
+        return sqlite.insert(target)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415  slow to import, and most gateways never need it
+
+    return postgresql.insert(target)

@@ -20,9 +20,11 @@ from classes import bench_classes
 from crypto import bench_envelope
 from finding import bench_lookup, bench_memory, measure_deed
 from growth import CHILDREN, bench_scale
+from large import bench_large
 from lists import bench_accept, bench_delta, bench_import, bench_poll
 from measure import Figure, Scale, machine
 from near import bench_near
+from postgresql import bench_postgresql
 from reconcile import bench_repair
 from rules import bench_audit, bench_policy
 
@@ -38,10 +40,12 @@ BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "near": bench_near,
     "memory": bench_memory,
     "repair": bench_repair,
+    "postgresql": bench_postgresql,
     "classes": bench_classes,
     "scale": bench_scale,
+    "large": bench_large,
 }
-LONG = {"scale"}  # minutes each: only by name, or with --quick
+LONG = {"scale", "large"}  # minutes each: only by name, or with --quick
 
 
 def main() -> None:

@@ -21,10 +21,17 @@ from gateway.columns import Rows, counting, select_delta
 from gateway.config import read_policies
 from gateway.crypto import merkle
 from gateway.crypto.checkpoint import VerifierKey
-from gateway.model import ENTRY_GROUPS, FieldGroup, Label, Surface
+from gateway.model import ENTRY_GROUPS, FieldGroup, Label, LabelWords, Surface
 from gateway.policy import LabelInSet, PartnerRef
 
 POLICIES = Path(__file__).parents[2] / "policies"
+
+
+def _label(words: LabelWords) -> Label:
+    assert words.handling is not None
+    assert words.victim_status is not None
+    status, evaluation = words.victim_status, words.evaluation
+    return Label(HUB, HUB[:2], words.handling, "icse:1", status, evaluation, "XA Act, section 1")
 
 
 def bench_policy(scale: Scale) -> Iterator[Figure]:
@@ -32,12 +39,7 @@ def bench_policy(scale: Scale) -> Iterator[Figure]:
     texts = read_policies(POLICIES, HUB[:2])
     today = datetime.fromtimestamp(START_TIME, UTC).date()
     partner = PartnerRef(FOLLOWER, FOLLOWER[:2])
-    held = {
-        number: LabelInSet(
-            f"{HUB}/identified", Label(HUB, HUB[:2], handling, "icse:1", status, evaluation, "XA Act, section 1")
-        )
-        for number, (handling, status, evaluation) in enumerate(LABELS, 1)
-    }
+    held = {number: LabelInSet(f"{HUB}/identified", _label(words)) for number, words in enumerate(LABELS, 1)}
 
     def fill() -> Run:
         rules = policy.load(texts, on=today)

@@ -13,7 +13,7 @@ def upgrade() -> None:
         "partner_restore",
         sa.Column("agency", sa.String(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("statement", sa.LargeBinary(), nullable=False),
         sa.Column("accepted", sa.BigInteger(), nullable=False),
         sa.Column("mac", sa.LargeBinary(), nullable=False),
