@@ -35,7 +35,7 @@ Found = dict[str, float]
 # figure -> (what it is, unit, whether it grows with the set)
 OF_SIZE = {
     "import": ("import", "s", True),
-    "first_pull": ("first pull, both sides", "s", True),
+    "first-pull": ("first pull, both sides", "s", True),
     "start": ("index rebuilt at start", "s", True),
     "memory": ("peak memory of hub and follower", "MiB", True),
     "index": ("resident index of the hub", "MiB", True),
@@ -43,7 +43,7 @@ OF_SIZE = {
     "pull": (f"pull of {CHANGES} changes", "ms", False),
     "poll": ("unchanged poll", "ms", False),
     "compare": ("comparison of equal ends", "ms", False),
-    "import_some": (f"import of {CHANGES} more", "ms", False),
+    "import-some": (f"import of {CHANGES} more", "ms", False),
 }
 OF_PARTNERS = {
     "poll": ("an unchanged poll", "ms"),
@@ -109,17 +109,17 @@ def measure_size(count: int, folder: Path) -> Found:
         pair = make_pair(Path(place), stack)
         making = _seconds(lambda: sum(1 for _ in drafts(count)))
         found: Found = {"import": _seconds(lambda: fill(pair, count)) - making}
-        found["first_pull"] = _seconds(pair.catch_up)
+        found["first-pull"] = _seconds(pair.catch_up)
         found["disk"] = pair.hub.database.stat().st_size / MIB
         found["start"] = _seconds(pair.hub.reopen)
         with pair.hub.exchange.node.store.reading() as tx:
             set_id = tx.sets.get(pair.set_name).id or 0
             with pair.hub.exchange.shelf.index(tx, set_id) as index:
                 found["index"] = index.resident_bytes / MIB
-        some: dict[str, list[float]] = {"import_some": [], "pull": []}
+        some: dict[str, list[float]] = {"import-some": [], "pull": []}
         for number in range(REPEATS + 1):
             first = count + number * CHANGES
-            some["import_some"].append(_seconds(lambda first=first: fill(pair, CHANGES, first=first)))
+            some["import-some"].append(_seconds(lambda first=first: fill(pair, CHANGES, first=first)))
             some["pull"].append(_seconds(pair.catch_up))
         # The first of each warms up what a running gateway has warm.
         found |= {name: 1000 * statistics.median(taken[1:]) for name, taken in some.items()}
