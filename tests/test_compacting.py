@@ -324,7 +324,7 @@ def test_entries_that_left_and_came_back_stay(network: Network, xa: Exchange, xb
     forget_signed_pages(xb)
     before = listed(xb)
     assert len(before) == 12
-    assert kinds_of(xb)[REMOVALS] == 15
+    assert kinds_of(xb)[REMOVALS] == 12
     xb.compacting.compact(SET)
     assert REMOVALS not in kinds_of(xb)
     assert listed(xb) == listed(restarted(xb)) == before
