@@ -187,10 +187,8 @@ def told(exchange: Exchange, after: int, room: int) -> Told:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_at_any_cursor_a_follower_is_told_the_same_with_and_without_joined_blocks(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, clock: FakeClock, seed: int
 ) -> None:
-    for module in ("paging", "serving"):  # few blocks at a time, so that no group of them is seen at once
-        monkeypatch.setattr(f"gateway.exchange.{module}.BLOCKS_AT_ONCE", 3)
     world = []
     for name in ("joins", "plain"):
         (tmp_path / name).mkdir()
@@ -313,21 +311,6 @@ def test_rows_that_are_refused_keep_their_items_and_removals_their_memory(
     imported(xa, drafts(2, evaluation="B2"))  # two of the refused ones are taken now: their items must leave the sums
     assert pull() == "equal"
     assert kinds_of(xb)[CHANGES] >= 14
-
-
-def test_entries_that_left_and_came_back_stay(network: Network, xa: Exchange, xb: Exchange) -> None:
-    imported(xa, drafts(12))
-    for number in range(10):
-        embargo = () if number % 2 else (Restriction.EMBARGO,)
-        imported(xa, drafts(3, first=number // 2, series=f"{number}", restrictions=embargo))
-        asyncio.run(network.sync("XB-NCVI", "XA-NCVI").pull())
-    forget_signed_pages(xb)
-    before = listed(xb)
-    assert len(before) == 12
-    assert kinds_of(xb)[REMOVALS] == 12
-    xb.compacting.compact(SET)
-    assert REMOVALS not in kinds_of(xb)
-    assert listed(xb) == listed(restarted(xb)) == before
 
 
 def test_blocks_of_which_the_hub_could_need_its_own_page_back_stay_as_they_came(

@@ -297,6 +297,8 @@ FRAMING = {
     "host with user": f"GET /hello HTTP/1.1\r\nHost: a@{HOST}\r\n\r\n",
     "no host": "GET /hello HTTP/1.1\r\n\r\n",
     "no host on HTTP/1.0": "GET /hello HTTP/1.0\r\n\r\n",
+    "two ranges": f"GET /hello HTTP/1.1\r\nHost: {HOST}\r\nRange: bytes=1-\r\nRange: bytes=2-\r\n\r\n",
+    "two tags": f'GET /hello HTTP/1.1\r\nHost: {HOST}\r\nIf-Range: "a"\r\nIf-Range: "b"\r\n\r\n',
     "two hosts": f"GET /hello HTTP/1.1\r\nHost: {HOST}\r\nHost: {HOST}\r\n\r\n",
     "two authorizations": f"GET /hello HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: a\r\nauthorization: b\r\n\r\n",
     "bare LF": f"GET /hello HTTP/1.1\nHost: {HOST}\n\n",
