@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -187,8 +187,10 @@ def told(exchange: Exchange, after: int, room: int) -> Told:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_at_any_cursor_a_follower_is_told_the_same_with_and_without_joined_blocks(
-    tmp_path: Path, clock: FakeClock, seed: int
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
+    for module in ("paging", "serving"):  # few blocks at a time, so that no group of them is seen at once
+        monkeypatch.setattr(f"gateway.exchange.{module}.BLOCKS_AT_ONCE", 3)
     world = []
     for name in ("joins", "plain"):
         (tmp_path / name).mkdir()
@@ -276,6 +278,26 @@ def test_what_a_near_follower_has_yet_to_get_stays_as_it_came(xa: Exchange, xb: 
     assert sorted(row.count for row in blocks_of(xa)) == [1] * 12 + [8]
 
 
+def test_blocks_that_reach_beyond_the_head_of_a_follower_bring_nothing_of_after_it(xa: Exchange) -> None:
+    for number in range(8):
+        imported(xa, drafts(1, first=number))
+    xa.head_for("XB-NCVI", SET)  # of seq 8
+    for number in range(8, 16):
+        imported(xa, drafts(1, first=number))
+    xa.compacting.compact(SET)
+    assert [row.count for row in blocks_of(xa)] == [16]
+    card = xa.card_of("XB-NCVI")
+    with xa.node.store.transaction() as tx:
+        served = xa.server.visible(tx, SET, card)
+        stands = replace(served.cursor, seq=8)
+        tx.sets.put_view(served.id, "XB-NCVI", stands.view, served.view.dump().decode())
+        for room in (5, 65_536):
+            assert xa.server._draft(tx, served, stands, 8, room) == (None, [])
+            draft, _ = xa.server._draft(tx, served, START, 8, room)
+            assert draft is not None
+            assert (draft.head.changes, draft.head.end.seq) == ((5, 5) if room == 5 else (8, 8))
+
+
 def test_no_joined_block_reaches_over_the_end_of_a_segment(xa: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("paging", "compacting"):
         monkeypatch.setattr(f"gateway.exchange.{module}.SEGMENT_SEQS", 10)
@@ -311,6 +333,21 @@ def test_rows_that_are_refused_keep_their_items_and_removals_their_memory(
     imported(xa, drafts(2, evaluation="B2"))  # two of the refused ones are taken now: their items must leave the sums
     assert pull() == "equal"
     assert kinds_of(xb)[CHANGES] >= 14
+
+
+def test_entries_that_left_and_came_back_stay(network: Network, xa: Exchange, xb: Exchange) -> None:
+    imported(xa, drafts(12))
+    for number in range(10):
+        embargo = () if number % 2 else (Restriction.EMBARGO,)
+        imported(xa, drafts(3, first=number // 2, series=f"{number}", restrictions=embargo))
+        asyncio.run(network.sync("XB-NCVI", "XA-NCVI").pull())
+    forget_signed_pages(xb)
+    before = listed(xb)
+    assert len(before) == 12
+    assert kinds_of(xb)[REMOVALS] == 12
+    xb.compacting.compact(SET)
+    assert REMOVALS not in kinds_of(xb)
+    assert listed(xb) == listed(restarted(xb)) == before
 
 
 def test_blocks_of_which_the_hub_could_need_its_own_page_back_stay_as_they_came(

@@ -270,13 +270,14 @@ class Hub:
     body: bytes = bytes(range(256)) * 400
     tags: tuple[str, ...] = ("1" * 64,)
     said: str = ""  # of what range the second answer speaks, if not of the one asked for
+    blind: bool = False  # to which page the rest is asked for
     asked: list[str] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         wanted = request.headers.get("Range", "")
         self.asked.append(wanted)
         tag = self.tags[min(len(self.asked), len(self.tags)) - 1]
-        first = int(wanted[6:-1]) if wanted and request.headers["If-Range"] == f'"{tag}"' else 0
+        first = int(wanted[6:-1]) if wanted and (self.blind or request.headers["If-Range"] == f'"{tag}"') else 0
         size = len(self.body)
         headers = {"Content-Type": ENVELOPE_TYPE, "ETag": f'"{tag}"', "Content-Length": str(size - first)}
         if first:
@@ -323,6 +324,14 @@ async def test_another_part_than_was_asked_for_is_refused(pair: tuple[Exchange, 
     xa, xb = pair
     async with stranger(xb.node, xa.node, Hub([9_000], said=said).answer, limits=QUICK) as link:
         with pytest.raises(PartnerError, match="part of"):
+            await link.changes("XA-NCVI/found", START)
+
+
+async def test_the_rest_of_another_page_is_refused(pair: tuple[Exchange, Exchange]) -> None:
+    xa, xb = pair
+    hub = Hub([9_000], tags=("1" * 64, "2" * 64), blind=True)
+    async with stranger(xb.node, xa.node, hub.answer, limits=QUICK) as link:
+        with pytest.raises(PartnerError, match="part of something else"):
             await link.changes("XA-NCVI/found", START)
 
 

@@ -27,7 +27,7 @@ from factory import (
 )
 from gateway.audit import EventKind
 from gateway.crypto import age
-from gateway.errors import NotFoundError, VerificationError
+from gateway.errors import ConflictError, NotFoundError, VerificationError
 from gateway.exchange import Exchange, SealedPage, bodies
 from gateway.exchange.applying import FORGOTTEN_VIEW
 from gateway.exchange.audience import Sums
@@ -183,6 +183,30 @@ def test_a_partner_that_is_shut_out_gets_no_header(xa: Exchange) -> None:
         asked(xa, CLASS[1])
     set_state(xa.node, CLASS[1], "active")
     assert asked(xa, CLASS[1]).head.changes == 40
+
+
+def test_a_view_that_changes_while_a_page_is_sealed_stops_it(xa: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, name, seal = dict(xa.node.policies.texts), "XA/agreement-xb.cedar", Server._seal
+
+    def seal_then_switch(server: Server, *arguments: Any) -> Any:
+        switch_policy(xa, {**texts, name: texts[name].replace("share_series", "share_existence")})
+        return seal(server, *arguments)
+
+    monkeypatch.setattr(Server, "_seal", seal_then_switch)
+    assert type(refused(lambda: xa.page_for(CLASS[0], SET, START))) is ConflictError
+    assert events(xa.node, EventKind.PAGE_SERVED) == []
+
+
+def test_what_one_partner_was_shown_before_is_no_cursor_for_another(network: Network, xa: Exchange) -> None:
+    before = asked(xa, CLASS[0]).head.end
+    texts, name = dict(xa.node.policies.texts), "XA/agreement-xb.cedar"
+    switch_policy(xa, {**texts, name: texts[name].replace("share_series", "share_existence")})
+    with xa.node.store.transaction() as tx:  # as if this one had come later
+        tx.connection.exec_driver_sql(f"DELETE FROM view WHERE partner = '{CLASS[1]}'")
+    for partner in CLASS[:2]:
+        xa.head_for(partner, SET)
+    known, unknown = asked(xa, CLASS[0], before), asked(xa, CLASS[1], before)
+    assert (known.head.reset, unknown.head.reset) == (False, True)
 
 
 def test_a_cursor_is_worth_what_its_own_partner_was_given(network: Network, xa: Exchange) -> None:

@@ -46,6 +46,8 @@ class DraftRows:
 
 def _one_group(alike: Sequence[DraftRows]) -> DraftRows:
     """Groups of one shape as one, by place."""
+    if len(alike) == 1:
+        return alike[0]
     whole = DraftRows(
         concat([one.rows for one in alike]),
         np.concatenate([one.places for one in alike]),
@@ -112,8 +114,12 @@ class DraftBatch:
     @classmethod
     def joined(cls, batches: Sequence[DraftBatch]) -> DraftBatch:
         """These batches as one, in their order."""
-        starts = np.cumsum([0, *(batch.n for batch in batches)])
-        return cls.merged([(batch, np.arange(batch.n) + start) for batch, start in zip(batches, starts, strict=False)])
+        if len(batches) == 1:
+            return batches[0]
+        ends = np.cumsum([batch.n for batch in batches]).tolist()
+        return cls._assembled(
+            [(batch, np.arange(end - batch.n, end)) for batch, end in zip(batches, ends, strict=True)]
+        )
 
     @classmethod
     def merged(cls, parts: Sequence[tuple[DraftBatch, Index]]) -> DraftBatch:
@@ -124,14 +130,18 @@ class DraftBatch:
         """
         if len(parts) == 1:
             return parts[0][0]
+        order = np.sort(np.concatenate([where for _, where in parts])) if parts else np.zeros(0, np.int64)
+        return cls._assembled([(batch, np.searchsorted(order, where)) for batch, where in parts])
+
+    @classmethod
+    def _assembled(cls, parts: Sequence[tuple[DraftBatch, Index]]) -> DraftBatch:
+        """These batches as one, each with the new place of each of its rows."""
         numbers: dict[LabelWords, int] = {}
         by_shape: dict[int, list[DraftRows]] = {}
-        order = np.sort(np.concatenate([where for _, where in parts])) if parts else np.zeros(0, np.int64)
-        for batch, where in parts:
+        for batch, places in parts:
             renumbered = np.array([numbers.setdefault(words, len(numbers)) for words in batch.words], np.int64)
             for group in batch.groups:
-                places = np.searchsorted(order, where.take(group.places))
-                moved = DraftRows(group.rows, places, renumbered.take(group.words))
+                moved = DraftRows(group.rows, places.take(group.places), renumbered.take(group.words))
                 by_shape.setdefault(group.rows.shape, []).append(moved)
         return cls(tuple(_one_group(alike) for alike in by_shape.values()), tuple(numbers))
 

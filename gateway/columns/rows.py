@@ -278,7 +278,7 @@ class Rows:
 
     def take(self, where: Mask | Index) -> Rows:
         """The rows that a mask marks, or that an index names in its order."""
-        index = np.flatnonzero(where) if where.dtype == np.bool_ else where.astype(np.int64)
+        index = chosen(where)
         return Rows(
             len(index),
             # ndarray.take copies a row at once, where data[index] goes octet by octet: ten times slower for digests.
@@ -352,6 +352,16 @@ def joined_indexes(pieces: Sequence[Index]) -> Index:
 def indexes(places: Sequence[int]) -> Index:
     """An index of these places."""
     return np.array(places, np.int64)
+
+
+def chosen(where: Mask | Index) -> Index:
+    """The places that a mask marks; an index as it is."""
+    return np.flatnonzero(where) if where.dtype == np.bool_ else where.astype(np.int64, copy=False)
+
+
+def unmarked(n: int) -> Mask:
+    """A mask over n rows that marks none."""
+    return np.zeros(n, np.bool_)
 
 
 def spread(values: Sequence[int], places: Index, n: int) -> Ints:

@@ -54,6 +54,8 @@ MAX_BATCH = 65_536  # changes of one transaction, as `paging.cost` counts them: 
 MAX_BLOCKS = 2_048  # of one transaction: the event that binds them names 35 KB of leaves at the most
 HOUSE_SECONDS = 5  # a minute, while the schedule keeps house
 HOUSE_BATCHES = 16  # … and no more than these: a clock may stand
+LOOK_BLOCKS = 64  # new ones; a large set has thousands, which are half a second to look through
+LOOK_SECONDS = 3_600
 AWAY_DAYS = 7  # a follower that was not heard of for so long reads whole pages as well
 HISTORY_COLUMNS = ("kind", "seq", "entry_id", "version", "changed_at", "prev_seq", "prev_label")
 DAY_SECONDS = 86_400
@@ -123,7 +125,7 @@ class Compacting:
     def __init__(self, node: Node, shelf: Shelf) -> None:
         self._node = node
         self._shelf = shelf
-        self._tidy: dict[int, tuple[int, int]] = {}  # set -> newest block and where followers stood, when all was done
+        self._tidy: dict[int, tuple[int, int]] = {}  # set -> newest block, and when, as nothing was worth it
         self._solid: set[int] = set()  # blocks that did not become fewer: they are full of text
 
     def compact(self, name: str, *, on_batch: Callable[[Compacted], None] = lambda _done: None) -> Compacted:
@@ -147,7 +149,8 @@ class Compacting:
             numbers = [_id(row) for row in tx.sets.all()]
         done = Compacted()
         try:
-            for batches, some in enumerate(chain.from_iterable(map(self._batches, numbers)), 1):
+            worth_a_look = [number for number in numbers if self._has_grown(number)]
+            for batches, some in enumerate(chain.from_iterable(map(self._batches, worth_a_look)), 1):
                 done += some
                 if batches == HOUSE_BATCHES or self._node.clock() >= until:
                     break
@@ -163,14 +166,19 @@ class Compacting:
 
     # Which blocks
 
+    def _has_grown(self, set_id: int) -> bool:
+        """Whether the blocks of a set are worth looking through again: many are new, or it is a while ago."""
+        known = self._tidy.get(set_id)
+        with self._node.store.reading() as tx:
+            last = tx.blocks.last_id(set_id)
+        return known is None or last - known[0] >= LOOK_BLOCKS or self._node.clock() - known[1] >= LOOK_SECONDS
+
     def _jobs(self, set_id: int) -> list[list[BlockRow]]:
         """Blocks to be written anew, those that belong together in one list."""
         with self._shelf.reading(self._node.store) as tx:
             hash_set = tx.sets.by_id(set_id)
             settled = self._settled(tx, hash_set)
-            state = tx.blocks.last_id(set_id), settled
-            if self._tidy.get(set_id) == state:
-                return []
+            state = tx.blocks.last_id(set_id), self._node.clock()
             rows = [row for row in tx.blocks.of_set(set_id) if _is_settled(row, hash_set, settled)]
             with self._shelf.index(tx, set_id) as index:
                 dead = {block_id(row): row.count - int(index.live_rows(block_id(row)).sum()) for row in rows}
@@ -395,12 +403,8 @@ def _jobs_of(rows: Sequence[BlockRow], hash_set: HashSet, dead: dict[int, int]) 
 
 
 def _chain_of(row: BlockRow, hash_set: HashSet) -> _Chain:
-    """The chain of a block; one that reaches over the end of a segment has none with others."""
-    segment = 0
-    if not hash_set.hub:
-        segment = (row.first_seq - 1) // SEGMENT_SEQS
-        if segment != (row.last_seq - 1) // SEGMENT_SEQS:
-            segment = -block_id(row)
+    """The chain of a block. Of one that reaches over the end of a segment the rest will be of the next chain."""
+    segment = 0 if hash_set.hub else (row.first_seq - 1) // SEGMENT_SEQS
     header = stored_header(row)
     return _Chain(segment, row.epoch, row.kind, row.label, header.label_digest, header.shape)
 

@@ -14,6 +14,7 @@ from gateway.columns.rows import (
     Ints,
     Mask,
     Rows,
+    chosen,
     constant,
     counting,
     flagged,
@@ -26,6 +27,7 @@ from gateway.columns.rows import (
     same_values,
     spread,
     stretches_of,
+    unmarked,
 )
 from gateway.exchange.changes import Sums, counted, supersede
 from gateway.exchange.labels import LabelBook, SetDefaults, digest_key, recovered_meta
@@ -97,13 +99,14 @@ class _Known:
     @classmethod
     def nothing(cls, n: int) -> _Known:
         """For n new entries."""
-        return cls(constant(0, n), constant(0, n), constant(0, n), constant(0, n), flagged([False] * n))
+        return cls(constant(0, n), constant(0, n), constant(0, n), constant(0, n), unmarked(n))
 
-    def take(self, where: Mask | Index) -> _Known:
+    def take(self, places: Index) -> _Known:
         """Those of some rows."""
-        return _Known(
-            self.entry_id[where], self.version[where], self.seq[where], self.label[where], self.differs[where]
+        entry_id, version, seq, label = (
+            column.take(places) for column in (self.entry_id, self.version, self.seq, self.label)
         )
+        return _Known(entry_id, version, seq, label, self.differs.take(places))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,9 @@ class _Group:
 
     def take(self, where: Mask | Index) -> _Group:
         """Some of the rows."""
-        return _Group(self.rows.take(where), self.places[where], self.labels[where], self.known.take(where))
+        places = chosen(where)
+        rows, known = self.rows.take(places), self.known.take(places)
+        return _Group(rows, self.places.take(places), self.labels.take(places), known)
 
 
 class Batch:

@@ -218,7 +218,9 @@ class Server:
             asked = self._asked(tx, partner, name, cursor)
             body = self._bodies.sent_to(partner, tag, self._node.clock())
             place = asked.place
-            if body is None or replace(body.place, state=place.state, until=place.until) != place:
+            if body is None or body.place.state[0] != place.state[0]:
+                return None
+            if replace(body.place, state=place.state, until=place.until) != place:
                 return None
             return None if self._is_outdated(tx, asked.served, body) else _sealed_page(body, asked.card)
 
@@ -307,7 +309,8 @@ class Server:
             if view.digest != asked.given:
                 tx.sets.put_view(served.id, served.partner, view.digest, view.dump().decode())
         cursor = body.place.cursor
-        begins = body.head.reset or cursor.view == NO_VIEW
+        # Whoever begins holds what was current when its first page was made.
+        begins = body.place.state[1] if body.head.reset or cursor.view == NO_VIEW else None
         self._note_follower(tx, served, served.partner, cursor, begins=begins)
         if kind is EventKind.PAGE_SENT:
             tx.mail.queue(self._outbox_row(asked.card, page))
@@ -315,9 +318,13 @@ class Server:
         return page
 
     def _note_follower(
-        self, tx: Transaction, served: ServedSet, partner: str, cursor: Cursor, *, begins: bool = False
+        self, tx: Transaction, served: ServedSet, partner: str, cursor: Cursor, *, begins: int | None = None
     ) -> None:
-        """What a partner says that it holds is what we know of it."""
+        """What a partner says that it holds is what we know of it.
+
+        Args:
+            begins: the set's seq, where the partner begins to hold it.
+        """
         row = Follower(
             set_id=served.id,
             partner=partner,
@@ -325,9 +332,9 @@ class Server:
             view=cursor.view,
             seq=cursor.seq,
             at=self._node.clock(),
-            since=served.hash_set.seq,
+            since=begins or 0,
         )
-        tx.sets.put_follower(row, begins=begins)
+        tx.sets.put_follower(row, begins=begins is not None)
 
     def _outbox_row(self, partner: IdentityCard, sealed: SealedPage) -> OutboxRow:
         return OutboxRow(
@@ -640,7 +647,8 @@ class Server:
         read = self._shelf.get_all(tx, rows, [EXISTENCE])
         seqs = [(row, decode(block, ["seq"]).ints("seq")) for row, block in zip(rows, read, strict=True)]
         left = [(row, seq[(seq > after) & (seq <= until)]) for row, seq in seqs]
-        return rows, end_within(left, room)
+        # Joined blocks may reach beyond the head that the follower holds, with nothing of what it may ask for.
+        return (rows, end_within(left, room)) if any(len(seq) for _, seq in left) else ([], until)
 
     def _projected(self, tx: Transaction, served: ServedSet, chosen: Sequence[tuple[BlockRow, Mask]]) -> list[Block]:
         """Blocks with the parts that the view shows: copied where every row goes, cut where some do not."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 
 from measure import Bar, Figure, Run, Scale, against, compare, timed
-from tables import JSON, add_all, executemany, floor, json_pipeline
-from worlds import FLOOR_BYTES, FOLLOWER, HUB, Pair, batches, drafts, fill, make_pair, table_rows
+from tables import JSON, add_all, csv_and_executemany, executemany, floor, json_pipeline
+from worlds import FLOOR_BYTES, FOLLOWER, HUB, Pair, batches, csv_file, drafts, fill, make_pair, table_rows
 
 from factory import card_of
+from gateway.adapters import read_batches
 from gateway.audit import verify_receipt
 from gateway.columns.drafts import DraftBatch
 from gateway.crypto.checkpoint import VerifierKey
 from gateway.interchange import START
+from gateway.model import AdapterReport
 
 ORM_ROWS = 5_000  # some 150 us each, however many there are
 HASH_TABLE = "executemany into a table keyed by hash"
@@ -34,7 +36,7 @@ def bench_import(scale: Scale) -> Iterator[Figure]:
         with tempfile.TemporaryDirectory(dir=scale.folder) as place, ExitStack() as stack:
             pair = make_pair(Path(place), stack)
             before = pair.hub.database.stat().st_size
-            run = timed(lambda: _import(pair, entries), count)
+            run = timed(lambda: _import(pair, entries, count), count)
             sizes.append((pair.hub.database.stat().st_size - before) / count)
         return run
 
@@ -44,15 +46,29 @@ def bench_import(scale: Scale) -> Iterator[Figure]:
     }
     bars = {HASH_TABLE: Bar(1, at_least=5), "SQLModel add_all": Bar(1, at_least=50)}
     yield from compare("import", product, baselines, unit="entries/s", rounds=scale.rounds, bars=bars)
+    yield from _import_file(scale, count)
     yield Figure("import.disk", min(sizes), "B/entry", bar=Bar(1, at_most=95))
     yield against(
         "import.disk.floor", min(sizes), "B/entry", "the entropy of its columns", FLOOR_BYTES, Bar(1, at_most=1.2)
     )
 
 
-def _import(pair: Pair, entries: Sequence[DraftBatch]) -> None:
+def _import(pair: Pair, entries: Iterable[DraftBatch], count: int) -> None:
     tally = pair.hub.exchange.ledger.import_entries(pair.set_name, entries, actor="bench", form="bench")
-    assert tally.added == tally.rows == sum(batch.n for batch in entries)
+    assert tally.added == tally.rows == count
+
+
+def _import_file(scale: Scale, count: int) -> Iterator[Figure]:
+    """A CSV file into an own set, each cell of it checked, beside what a script would do with it."""
+    raw, table = csv_file(drafts(count)), scale.folder / "file.db"
+
+    def product() -> Run:
+        with tempfile.TemporaryDirectory(dir=scale.folder) as place, ExitStack() as stack:
+            pair, report = make_pair(Path(place), stack), AdapterReport("gateway_csv")
+            return timed(lambda: _import(pair, read_batches(BytesIO(raw), report.format, report), count), count)
+
+    baselines = {"csv and executemany, nothing checked": lambda: csv_and_executemany(table, raw)}
+    yield from compare("import.file", product, baselines, unit="entries/s", rounds=scale.rounds)
 
 
 def bench_accept(scale: Scale) -> Iterator[Figure]:

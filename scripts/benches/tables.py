@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from importlib import import_module
 from importlib.util import find_spec
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import zstandard
@@ -46,6 +48,25 @@ def executemany(path: Path, rows: Sequence[Row], *, upsert: bool = False) -> Run
         run = timed(lambda: insert(connection, rows, UPSERT if upsert else INSERT), len(rows))
         assert connection.execute("SELECT count(*) FROM h").fetchone() == (len(rows),)
     return run
+
+
+def csv_and_executemany(path: Path, raw: bytes) -> Run:
+    """A CSV file read by the standard library, its rows sorted by key and inserted."""
+    labels: dict[tuple[str, ...], int] = {}
+
+    def run(connection: sqlite3.Connection) -> None:
+        from_hex = bytes.fromhex
+        cells = csv.reader(TextIOWrapper(BytesIO(raw), newline=""))
+        next(cells)
+        rows = [
+            (from_hex(a), from_hex(b), from_hex(c), labels.setdefault((*label,), len(labels)), int(quality))
+            for a, b, c, quality, *label in cells
+        ]
+        rows.sort()
+        insert(connection, rows)
+
+    with closing(open_table(path)) as connection:
+        return timed(lambda: run(connection), raw.count(b"\n"))
 
 
 class Entry(SQLModel, table=True):

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,15 @@ def batches(count: int, *, first: int = 0) -> Iterator[DraftBatch]:
 def drafts(count: int, *, first: int = 0) -> Iterator[EntryDraft]:
     """The same entries as objects."""
     return itertools.chain.from_iterable(batch.drafts() for batch in batches(count, first=first))
+
+
+def csv_file(entries: Iterable[EntryDraft]) -> bytes:
+    """Entries as a file of our own format (contracts/hash-csv-1.md), digests first."""
+    lines = ["sha256,md5,pdq,pdq_quality,handling,victim_status,evaluation"]
+    for one in entries:
+        hexed = ",".join(one.digests[name].hex() for name in ("sha256", "md5", "pdq"))
+        lines.append(f"{hexed},{one.pdq_quality},{one.handling},{one.victim_status},{one.evaluation}")
+    return "\n".join(lines).encode()
 
 
 def digests(number: int) -> bytes:
