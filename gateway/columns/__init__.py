@@ -4,6 +4,7 @@ The only floor that imports numpy and zstandard. Pure: no file, no clock, no net
 
     rows       the registry of columns and `Rows`, an immutable batch
     encodings  one column as bytes
+    drafts     entries on their way in, before a set has numbered them
     block      `hash-block 1`: header and one part per field group (contracts/hash-block-1.md)
     digest     keyed items and sums by (label, field group), and the state digest
     index      where an entry stands, and which entries carry a digest

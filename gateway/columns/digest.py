@@ -28,6 +28,7 @@ in each lane k0 stands first. All little-endian.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,7 @@ _PREFIX_WORDS = 4  # entry id and version
 _TEXT_OCTETS = 16
 _KEY_CONTEXT = b"hash-state 1\n"
 _STATE_CONTEXT = b"state digest 1\n"
+_STATE_SUM = struct.Struct("<HBQQQ")  # label, group, count, low, high
 _CHUNK_ROWS = 8192  # two lanes and a column of 64-bit words of this many rows stay in the second-level cache
 _TOP = 1 << 64
 Words = npt.NDArray[np.uint32]
@@ -134,8 +136,7 @@ def state_digest(sums: Mapping[tuple[int, int], Sum]) -> str:
     hashed = hashlib.blake2b(_STATE_CONTEXT, digest_size=16)
     for (label, group), held in sorted(sums.items()):
         if held != EMPTY:
-            hashed.update(label.to_bytes(2, "little") + group.to_bytes(1, "little"))
-            hashed.update(b"".join(part.to_bytes(8, "little") for part in (held.count % _TOP, held.low, held.high)))
+            hashed.update(_STATE_SUM.pack(label, group, held.count % _TOP, held.low, held.high))
     return hashed.hexdigest()
 
 

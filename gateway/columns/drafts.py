@@ -7,7 +7,7 @@ of rows share a few dozen such words. `EntryDraft` is the same for one row, for 
     DraftBatch.of(drafts).drafts() == drafts
 
 Rules:
-- A batch has at most `MAX_DRAFTS` rows, each in exactly one group. `places` tells where in the batch a row stood.
+- Each row of a batch is in one group; `places` tells where in the batch it stood.
 - Groups differ in shape; their rows have digests, texts, `seen` and `pdq_quality`, and nothing that a set gives them.
 - No two words of a batch are the same.
 - An entry is known again by its reference, else by its strongest digest. Of rows that speak of one the last counts.
@@ -25,7 +25,7 @@ import numpy as np
 from gateway.columns.rows import ColumnKind, Index, Ints, Mask, Rows, Text, Values, concat, registered
 from gateway.model import STRONGEST_FIRST, EntryDraft, LabelWords
 
-MAX_DRAFTS = 131_072  # what one commit takes: half a second of work to repeat after a crash, some 60 MB of memory
+MAX_DRAFTS = 131_072  # what one commit takes: half a second of work to repeat after a crash, some 90 MB of memory
 TEXTS = ("source_ref", "media_type", "series", "victim_ref")
 INTS = ("pdq_quality", "seen")
 _WORDS = attrgetter(*LabelWords._fields)
@@ -42,19 +42,6 @@ class DraftRows:
     def take(self, where: Mask | Index) -> DraftRows:
         """Some of the rows."""
         return DraftRows(self.rows.take(where), self.places[where], self.words[where])
-
-
-def _one_group(alike: Sequence[DraftRows]) -> DraftRows:
-    """Groups of one shape as one, by place."""
-    if len(alike) == 1:
-        return alike[0]
-    whole = DraftRows(
-        concat([one.rows for one in alike]),
-        np.concatenate([one.places for one in alike]),
-        np.concatenate([one.words for one in alike]),
-    )
-    ascends = bool((whole.places[1:] > whole.places[:-1]).all())
-    return whole if ascends else whole.take(np.argsort(whole.places))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,6 +179,19 @@ class DraftBatch:
                 draft = EntryDraft(own, **self.words[number]._asdict(), **stated)  # type: ignore[arg-type]  # by name
                 placed.append((place, draft))
         return [draft for _, draft in sorted(placed, key=lambda one: one[0])]
+
+
+def _one_group(alike: Sequence[DraftRows]) -> DraftRows:
+    """Groups of one shape as one, by place."""
+    if len(alike) == 1:
+        return alike[0]
+    whole = DraftRows(
+        concat([one.rows for one in alike]),
+        np.concatenate([one.places for one in alike]),
+        np.concatenate([one.words for one in alike]),
+    )
+    ascends = bool((whole.places[1:] > whole.places[:-1]).all())
+    return whole if ascends else whole.take(np.argsort(whole.places))
 
 
 def known_by(rows: Rows) -> list[tuple[str, Index]]:
