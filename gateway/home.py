@@ -34,6 +34,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway import policytexts
 from gateway.audit import EventKind
 from gateway.config import READ_BY_PEOPLE, SETTINGS_FILE, Settings, dump_settings, load_settings, read_policies
 from gateway.crypto import checkpoint, merkle
@@ -43,7 +44,7 @@ from gateway.errors import AuditBrokenError, ConfigError, ConflictError, Gateway
 from gateway.keystore import Keystore, read_pin
 from gateway.model import MAX_TEXT_CHARS
 from gateway.node import CheckpointSigner, Clock, Node, Policies, awaits_restore, log_origin, own_log
-from gateway.partners import record_policy
+from gateway.partners import policy_is_in_force, record_policy
 from gateway.policy import FEDERATION, SCHEMA
 from gateway.shipped import policies_path
 from gateway.standing import settle
@@ -155,6 +156,7 @@ def open_home(
         #    policy stops exchange (`partners.active_card`) until administrators have activated it.
         if check_log:
             settle(node)
+            _keep_policy(node)
         # 5. A restored gateway does nothing before its restore statement is signed; then the old log's key goes.
         _check_restored(node, restored=restored)
     except BaseException:
@@ -298,6 +300,15 @@ def _check_founded(tx: Transaction, settings: Settings) -> None:
         )
     if settings.quorum < int(tx.people.meta(QUORUM_META) or 0):
         raise ConfigError("the quorum is lower than the one founded with", place="quorum", remedy="set it back")
+
+
+def _keep_policy(node: Node) -> None:
+    """The texts of the policy in force are kept, also where it came into force before texts were."""
+    with node.store.reading() as tx:
+        kept = tx.policies.holds(node.policy.digest) or not policy_is_in_force(tx, node)
+    if not kept:
+        with node.store.transaction() as tx:
+            policytexts.keep(tx, node)
 
 
 def _check_restored(node: Node, *, restored: bool) -> None:

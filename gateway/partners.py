@@ -14,6 +14,7 @@ import hashlib
 import hmac
 from functools import lru_cache
 
+from gateway import policytexts
 from gateway.audit import EventKind
 from gateway.crypto import canonical
 from gateway.errors import AuditBrokenError, NotFoundError, OverloadedError
@@ -92,8 +93,9 @@ def policy_is_in_force(tx: Transaction, node: Node) -> bool:
 
 
 def record_policy(tx: Transaction, node: Node, *, previous: str, proposal: str = "") -> None:
-    """The policy of this process is in force from now on, on record; which files it consists of is kept beside it."""
+    """The policy of this process is in force from now on, on record, and its texts are kept."""
     digest = node.policy.digest
+    policytexts.keep(tx, node)
     tx.people.set_meta(POLICY_META, digest)
     tx.people.set_meta(POLICY_FILES_META, canonical.encode(policy_files(node)).decode())
     details: dict[str, object] = {"policy": digest, "previous": previous}

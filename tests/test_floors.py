@@ -60,6 +60,7 @@ FLOOR_OF = {
     "node": "deeds",
     "ownkeys": "deeds",
     "partners": "deeds",
+    "policytexts": "deeds",
     "receipts": "deeds",
     "reconcile": "deeds",
     "recording": "deeds",

@@ -22,7 +22,7 @@ Standard: the Cedar language 4 (docs.cedarpolicy.com), through `cedarpy`.
 
 from gateway.policy.deciding import PolicySet, load
 from gateway.policy.examples import Example, parse_examples, try_example
-from gateway.policy.loading import FEDERATION, PLACE, SCHEMA
+from gateway.policy.loading import FEDERATION, PLACE, SCHEMA, digest_texts
 from gateway.policy.words import (
     Action,
     Decision,
@@ -60,6 +60,7 @@ __all__ = [
     "Rule",
     "RuleKind",
     "ShareRequest",
+    "digest_texts",
     "load",
     "parse_examples",
     "try_example",

@@ -35,6 +35,7 @@ from gateway.store.log import Log, LogSigner
 from gateway.store.mail import Mail
 from gateway.store.neveragain import NeverAgain
 from gateway.store.people import People
+from gateway.store.policies import Policies
 from gateway.store.schedule import Schedule
 from gateway.store.secrets import Secrets
 from gateway.store.sets import Sets
@@ -44,7 +45,7 @@ from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
 
-NEWEST_REVISION = "0007"  # of migrations/versions; a test holds both together
+NEWEST_REVISION = "0008"  # of migrations/versions; a test holds both together
 BUSY_TIMEOUT_MS = 60_000  # an import batch of another process holds the lock for a few seconds at most
 POOL_CONNECTIONS = 8
 
@@ -97,6 +98,7 @@ class Transaction:
     alarms: Alarms
     secrets: Secrets
     never_again: NeverAgain
+    policies: Policies
 
 
 class Store:
@@ -254,6 +256,7 @@ class Store:
             alarms=Alarms(connection),
             secrets=Secrets(connection),
             never_again=NeverAgain(connection),
+            policies=Policies(connection),
         )
 
 

@@ -255,6 +255,15 @@ class PauseRow(SQLModel, table=True):
     at: int = Field(sa_type=BigInteger)
 
 
+class PolicyText(SQLModel, table=True):
+    """A policy that is or was in force, under the digest of its texts (canonical JSON: relative path to content)."""
+
+    __tablename__ = "policy_text"
+    digest: str = Field(primary_key=True)
+    texts: str
+    kept: int = Field(sa_type=BigInteger)
+
+
 class InboxRow(SQLModel, table=True):
     """Every message ever accepted, with the receipt that a repetition gets again."""
 

@@ -1,0 +1,37 @@
+"""Policies as text, by their digest: every one that was ever in force."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from gateway.store.tables import PolicyText, columns
+from gateway.store.upserts import add_new
+
+POLICY_TEXT = columns(PolicyText)
+
+
+class Policies:
+    """The texts of policies. They are only added to: decision receipts name them for as long as the log lasts."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, row: PolicyText) -> bool:
+        """Keep a policy's texts; False when they are kept already."""
+        return add_new(self._connection, PolicyText, row.model_dump())
+
+    def find(self, digest: str) -> PolicyText | None:
+        """The row of a policy, or None. `gateway.policytexts.find` says whether its texts are those of the digest."""
+        row = self._connection.execute(select(*POLICY_TEXT).where(POLICY_TEXT.digest == digest)).one_or_none()
+        return None if row is None else PolicyText(**row._mapping)
+
+    def holds(self, digest: str) -> bool:
+        """Whether a policy's texts are kept."""
+        return (
+            self._connection.execute(select(POLICY_TEXT.digest).where(POLICY_TEXT.digest == digest)).first() is not None
+        )
+
+    def digests(self) -> list[str]:
+        """Every policy that is kept, oldest first."""
+        rows = self._connection.execute(select(POLICY_TEXT.digest).order_by(POLICY_TEXT.kept, POLICY_TEXT.digest))
+        return [str(digest) for digest in rows.scalars()]
