@@ -4,7 +4,7 @@ A follower asks three kinds of questions, each in a sealed envelope, and the hub
 
     sums     how much of each label do you hold?          count and digest sums by label and field group
     sketch   which entries of these labels?               symbols first … last - 1 of one sketch of them (sketch 1)
-    rows     bring me these, and say what became of those that only I hold so             a page (page 1)
+    rows     bring me these, and say what became of those that only I hold so             a page (page 2)
 
 An offer (contracts/offer-1.md) is a page together with what its hub once signed of it.
 

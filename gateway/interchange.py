@@ -2,10 +2,10 @@
 
 All of them are canonical JSON (RFC 8785) under a version word; a page is one such head followed by column blocks:
 
-    "HPG1" | u32 length of the head (big-endian) | page head | block | block | …
+    "HPG2" | u32 octets of the head, u32 octets of it packed (big-endian) | page head, packed by zstd | block | …
 
 `parse_` refuses what the contract does not describe; what a document *means* (is it for me, is it newer?) is judged in
-`exchange`. Contracts: `contracts/page-1.md`, `contracts/feed-head-1.md`, `contracts/mailbox-1.md`,
+`exchange`. Contracts: `contracts/page-2.md`, `contracts/feed-head-1.md`, `contracts/mailbox-1.md`,
 `contracts/identity-card-2.md`.
 """
 
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import BinaryIO
 
 from gateway.columns.block import Block, parse_block
+from gateway.columns.encodings import pack_octets, unpack_octets
 from gateway.crypto import canonical, dsse, restore
 from gateway.crypto.keys import SealingKey, SigningKey, VerifyingKey
 from gateway.errors import MalformedError, TooLargeError
@@ -37,12 +39,13 @@ from gateway.model import (
     texts_member,
 )
 
-PAGE_TYPE = "application/vnd.partner-exchange.hash-page+1"
+PAGE_TYPE = "application/vnd.partner-exchange.hash-page+2"
 HEAD_TYPE = "application/vnd.partner-exchange.feed-head+1"
 MAIL_TYPE = "application/vnd.partner-exchange.mailbox+1"
 CARD_TYPE = "application/vnd.partner-exchange.identity-card+2"
 
-PAGE_MAGIC = b"HPG1"
+PAGE_MAGIC = b"HPG2"
+_FRONT = struct.Struct(">4sII")  # of a page: magic, octets of the head, octets of the head as it is packed
 MAX_PAGE_HEAD_BYTES = 4 << 20  # 4,096 labels of under 1 KiB each
 MAX_PAGE_BYTES = 96 << 20  # 24 MiB as a hub fills a page, and one block more, which is never above 52 MiB
 MAX_PAGE_CHANGES = 2 * 65_536  # as many as a hub puts in, and one block more: a small page can name very many
@@ -249,7 +252,7 @@ class PageHead:
         ]
         return canonical.encode(
             {
-                "page": "hash-page 1",
+                "page": "hash-page 2",
                 "hub": self.hub,
                 "set": self.set_name,
                 "from": self.start.to_json(),
@@ -268,7 +271,7 @@ class PageHead:
         """What `dump` wrote."""
         names = {"page", "hub", "set", "from", "to", "target", "reset", "left", "labels", "blocks", "changes"}
         value = _members(canonical.parse_canonical(raw, max_bytes=MAX_PAGE_HEAD_BYTES), names, "page")
-        require(value["page"] == "hash-page 1", "page: not version 1")
+        require(value["page"] == "hash-page 2", "page: not version 2")
         hub, set_name, target = (text_member(value, name) for name in ("hub", "set", "target"))
         require(AGENCY.fullmatch(hub) and SET_NAME.fullmatch(set_name), "page: hub or set is not a name")
         require(target == NO_VIEW or HEX_DIGEST.fullmatch(target), "page: target is not a digest")
@@ -300,21 +303,28 @@ class PageHead:
 def dump_page(head: PageHead, blocks: Iterable[Block], sink: BinaryIO) -> None:
     """Write a page."""
     raw = head.dump()
-    sink.write(PAGE_MAGIC + len(raw).to_bytes(4, "big") + raw)
+    packed = pack_octets(raw)
+    sink.write(_FRONT.pack(PAGE_MAGIC, len(raw), len(packed)) + packed)
     for block in blocks:
         block.dump(sink)
 
 
+def page_front(raw: bytes) -> bytes:
+    """What stands before the blocks of a page that was parsed, octet for octet: packing anew may give other octets."""
+    _, _, packed = _FRONT.unpack_from(raw)
+    return raw[: _FRONT.size + packed]
+
+
 def parse_page(source: BinaryIO) -> tuple[PageHead, Iterator[Block]]:
     """Read a page: its head, and its blocks as they come. The end of the input is checked after the last block."""
-    start = source.read(8)
-    require(len(start) == 8 and start[:4] == PAGE_MAGIC, "page: does not begin as a page")
-    length = int.from_bytes(start[4:], "big")
-    if length > MAX_PAGE_HEAD_BYTES:
+    start = source.read(_FRONT.size)
+    require(len(start) == _FRONT.size and start.startswith(PAGE_MAGIC), "page: does not begin as a page")
+    _, length, packed = _FRONT.unpack(start)
+    if max(length, packed) > MAX_PAGE_HEAD_BYTES:
         raise TooLargeError("page: the head is too large")
-    raw = source.read(length)
-    require(len(raw) == length, "page: ends within its head")
-    head = PageHead.parse(raw)
+    raw = source.read(packed)
+    require(len(raw) == packed, "page: ends within its head")
+    head = PageHead.parse(unpack_octets(raw, length))
     return head, _blocks(source, head.blocks)
 
 

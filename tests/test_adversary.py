@@ -12,6 +12,7 @@ import base64
 import json
 import random
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -28,6 +29,7 @@ from factory import drafts, events, make_set, sha256
 from gateway.audit import EventKind
 from gateway.callers import ASSERTION_TYPE, GRANT_TYPE
 from gateway.client import ENVELOPE_TYPE, FORM_TYPE
+from gateway.columns.encodings import pack_octets
 from gateway.crypto import age, dsse, envelope
 from gateway.crypto.keys import SYSTEM_RANDOM, new_message_id
 from gateway.crypto.tokens import make_assertion, make_dpop
@@ -37,10 +39,12 @@ from gateway.interchange import (
     HEAD_TYPE,
     MAIL_TYPE,
     MAX_PAGE_BYTES,
+    PAGE_MAGIC,
     PAGE_TYPE,
     START,
     MailMessage,
     dump_mail,
+    page_front,
     parse_page,
 )
 from gateway.keyadmin import own_card
@@ -410,7 +414,7 @@ class Fuzzer:
             audiences={envelope.view_audience(self.head["view"])},
         )
         self.page = verified.read_payload(MAX_PAGE_BYTES)
-        self.blocks_at = 8 + int.from_bytes(self.page[4:8], "big")
+        self.blocks_at = len(page_front(self.page))
         # The owner alone can tell what a part is that it withholds: four bytes of length, and a digest.
         block = next(parse_page(BytesIO(self.page))[1])
         [withheld] = [part.sha256 for part in block.header.parts if part.group not in block.parts]
@@ -467,7 +471,7 @@ class Fuzzer:
 
     async def signed_page(self, hand: Hand) -> Answer:
         """A page whose head is mutilated, or whose blocks are damaged or cut, under a new and good signature."""
-        head, blocks = self.page[8 : self.blocks_at], bytearray(self.page[self.blocks_at :])
+        head, blocks = parse_page(BytesIO(self.page))[0].dump(), bytearray(self.page[self.blocks_at :])
         if self.source.random() < 0.4:
             document = json.loads(head)
             document["labels"][0]["obligations"] = []  # within them there is nothing that would be wrong
@@ -475,7 +479,8 @@ class Fuzzer:
         else:
             blocks[self.source.choice(self.places)] ^= 1 << self.source.randrange(8)
             del blocks[self.source.choice((len(blocks), self.source.randrange(len(blocks)))) :]
-        raw = b"HPG1" + len(head).to_bytes(4, "big") + head + blocks
+        packed = pack_octets(head)
+        raw = struct.pack(">4sII", PAGE_MAGIC, len(head), len(packed)) + packed + blocks
         return await hand.post(self.scene.rogue(self.scene.xb).page(raw))
 
     async def token_form(self, hand: Hand) -> Answer:

@@ -97,7 +97,7 @@ def _document(raw: bytes) -> dict[str, object]:
 
 def _page(source: BinaryIO) -> dict[str, object]:
     head, found = parse_page(source)
-    return {"format": "hash-page 1", **_page_head(head), "block_list": [blocks.inspect(one) for one in found]}
+    return {"format": "hash-page 2", **_page_head(head), "block_list": [blocks.inspect(one) for one in found]}
 
 
 def _page_head(head: PageHead) -> dict[str, object]:

@@ -367,6 +367,20 @@ class _Contexts(threading.local):
 _contexts = _Contexts()  # of this thread: a context does one thing at a time
 
 
+def pack_octets(raw: bytes) -> bytes:
+    """Octets as one zstd frame that states their number."""
+    return _compressor().compress(raw)
+
+
+def unpack_octets(packed: bytes, size: int) -> bytes:
+    """Exactly `size` octets out of such a frame; nothing larger is ever unpacked.
+
+    Raises:
+        MalformedError: it is no such frame, or states another size.
+    """
+    return bytes(_unpacked(memoryview(packed), size, compressed=True))
+
+
 def _compressor() -> zstandard.ZstdCompressor:
     return _contexts.compressor
 
@@ -384,7 +398,7 @@ def _unpacked(payload: memoryview, size: int, *, compressed: bool) -> bytes | me
     try:
         # The frame states its size, and we know it: nothing is unpacked that could be larger.
         if zstandard.frame_content_size(payload) != size:
-            raise MalformedError("a compressed column does not state the size that its rows need")
+            raise MalformedError("it does not state the size that it must have")
         return _contexts.decompressor.decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise MalformedError("a compressed column cannot be unpacked") from error
+        raise MalformedError("what is compressed cannot be unpacked") from error

@@ -29,7 +29,7 @@ from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.recovering import Recovering
 from gateway.exchange.shelf import BARRED, CHANGES, REFUSED, REMOVALS, Shelf, block_id
 from gateway.exchange.sorting import PageSorter, PageWork
-from gateway.interchange import START, Cursor, FeedHead, PageHead, PageLabel, parse_page
+from gateway.interchange import START, Cursor, FeedHead, PageHead, PageLabel, page_front, parse_page
 from gateway.mailbox import Mailbox
 from gateway.model import ChangeKind, Label, Surface, require
 from gateway.node import Node
@@ -175,7 +175,7 @@ class Mirrors:
             bars = self._never_again.bars(tx, head.hub)
             key = digest_key(self._node, mirror)
             work = PageSorter(head, labels, decisions, key=key, bars=bars, salt=self._shelf.salt).sort(blocks)
-            work.labels = self._new_labels(tx, mirror, head, parsed)
+            work.labels, work.front = self._new_labels(tx, mirror, head, parsed), page_front(raw)
             return self._commit(tx, mirror, head, work, message, pushed=pushed)
 
     def may_follow(self, hub: str, name: str) -> bool:
@@ -291,7 +291,7 @@ class Mirrors:
         if page.reset:
             tx.evidence.forget_set(set_id)
         if not away:  # of what was refused no value is kept, so such a page cannot be put together again
-            self._recovering.keep(tx, set_id, message, page, kept)
+            self._recovering.keep(tx, set_id, message, page, kept, front=work.front)
         self._put(tx, set_id, work, leaf)
         sums.count(work.counted)
         sums.write()

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import SEEK_END, BytesIO
 
 from gateway.audit import Event, EventKind
 from gateway.columns.block import NO_LABEL, Block, cut, decode, encode_block
@@ -48,7 +48,7 @@ from gateway.exchange.changes import Held, Sums, held_rows, supersede
 from gateway.exchange.labels import LabelBook, digest_key, recovered_meta
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.shelf import CHANGES, Shelf, block_id
-from gateway.interchange import PAGE_TYPE, PageHead, PageLabel, dump_page, parse_page
+from gateway.interchange import PAGE_TYPE, PageHead, PageLabel, parse_page
 from gateway.keylife import DAY_SECONDS
 from gateway.model import ChangeKind, Label, VictimStatus
 from gateway.node import Node
@@ -91,11 +91,14 @@ class Recovering:
 
     # The follower
 
-    def keep(self, tx: Transaction, set_id: int, message: Message, page: PageHead, blocks: Sequence[Block]) -> None:
+    def keep(
+        self, tx: Transaction, set_id: int, message: Message, page: PageHead, blocks: Sequence[Block], *, front: bytes
+    ) -> None:
         """Keep what the hub signed of a page, in the transaction that takes it in whole, before its blocks are put.
 
         Args:
             blocks: all blocks of the page, in the order in which they are put.
+            front: what stands before them, as it came.
         """
         if not message.signed or not blocks:
             return
@@ -110,7 +113,7 @@ class Recovering:
             sealed=b"",
             at=self._node.clock(),
         )
-        raw = dump_offer(message.signed, page.dump())
+        raw = dump_offer(message.signed, front)
         row.sealed = self._node.keystore.master_key.seal(raw, _context(row), self._node.random)
         tx.evidence.add(row)
 
@@ -138,10 +141,12 @@ class Recovering:
             stored = tx.blocks.some(range(row.first_block, row.last_block + 1))
             if len(stored) < row.last_block - row.first_block + 1:
                 return None
-            signed, head = parse_offer(self._node.keystore.master_key.open(row.sealed, _context(row)))
+            signed, front = parse_offer(self._node.keystore.master_key.open(row.sealed, _context(row)))
             blocks = list(self._shelf.get_all(tx, [stored[number] for number in sorted(stored)]))
-        raw = BytesIO()
-        dump_page(PageHead.parse(head), blocks, raw)
+        raw = BytesIO(front)
+        raw.seek(0, SEEK_END)
+        for block in blocks:
+            block.dump(raw)
         return dump_offer(signed, raw.getvalue())
 
     def keep_house(self) -> None:

@@ -38,7 +38,8 @@ class PageWork:
 
     `kept`: blocks to keep. `refused`, `barred`: blocks of rows that policy refuses, or the never-again list, without
     their values. `removals`: entries that go. `arriving`: all entries. `counted`: (label, part, sum) of all that came
-    under a label, since the state digest covers what was delivered. `labels`: those that are new here.
+    under a label, since the state digest covers what was delivered. `labels`: those that are new here. `front`: what
+    stands before the blocks, as it came.
     """
 
     kept: list[Arrived] = field(default_factory=list)
@@ -48,6 +49,7 @@ class PageWork:
     arriving: list[Ints] = field(default_factory=list)
     counted: list[tuple[int, int, Sum]] = field(default_factory=list)
     labels: list[LabelRow] = field(default_factory=list)
+    front: bytes = b""
     changes: int = 0
     refused_rows: int = 0
     reasons: dict[str, int] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from chart import charts
 from measure import Bar, Figure, Scale, against
-from worlds import CLOCK, FOLLOWER, HUB, Gateway, Pair, drafts, fill, make_pair
+from worlds import CLOCK, FOLLOWER, HUB, Gateway, Pair, batches, drafts, fill, make_pair
 
 from factory import befriend, make_node, make_set
 from gateway.crypto.keys import SYSTEM_RANDOM
@@ -107,9 +107,10 @@ def measure_size(count: int, folder: Path) -> Found:
     """One hub and one follower with so many entries."""
     with tempfile.TemporaryDirectory(dir=folder) as place, ExitStack() as stack:
         pair = make_pair(Path(place), stack)
-        making = _seconds(lambda: sum(1 for _ in drafts(count)))
+        making = _seconds(lambda: sum(1 for _ in batches(count)))
         found: Found = {"import": _seconds(lambda: fill(pair, count)) - making}
         found["first-pull"] = _seconds(pair.catch_up)
+        found["memory"] = _peak_mib()
         found["disk"] = pair.hub.database.stat().st_size / MIB
         found["start"] = _seconds(pair.hub.reopen)
         with pair.hub.exchange.node.store.reading() as tx:
@@ -125,7 +126,6 @@ def measure_size(count: int, folder: Path) -> Found:
         found |= {name: 1000 * statistics.median(taken[1:]) for name, taken in some.items()}
         found["poll"] = 1000 * statistics.median(_seconds(lambda: _poll(pair)) for _ in range(20))
         found["compare"] = 1000 * statistics.median(_seconds(lambda: _compare(pair)) for _ in range(REPEATS))
-        found["memory"] = _peak_mib()
     return found
 
 
