@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import cedarpy
 import pytest
@@ -24,6 +25,7 @@ from gateway.policy import (
     Obligation,
     PartnerRef,
     Purpose,
+    Question,
     Reason,
     ShareRequest,
     deciding,
@@ -393,6 +395,46 @@ def test_a_large_table_is_asked_in_batches() -> None:
     assert [n for n in labels if not rows[n].groups] == [7]
 
 
+def test_many_decisions_at_once_are_those_of_one_at_a_time() -> None:
+    errs = f'when {{ resource.handling == Handling::"H0" && resource.evaluation.information * {2**62} > 0 }}'
+    national = forbid(errs, id="xa-errs") + forbid('when { resource.handling == Handling::"H3" }', id="xa-no-h3")
+    policies = load(permit(), **{"XA/national.cedar": national})
+    partners = [XB, PartnerRef("XC-NCVI", "XC"), PartnerRef("XB-COAST", "XB")]
+    owners = [LABEL, replace(LABEL, originator="XC-NCVI", jurisdiction="XC", onward=("XB",))]
+    labels = [LabelInSet(HELD.set_name, replace(one, handling=code)) for one in owners for code in HandlingCode]
+    asked = [
+        Question(action, purpose)
+        for action in Action
+        for purpose in (Purpose if action in (Action.LOOK_UP, Action.REFER) else (None,))
+    ]
+    rows = iter(policies.decide_all(partners, Surface.SEALED, labels, asked))
+    for held in labels:
+        for partner in partners:
+            alone = [
+                policies.decide(ShareRequest(partner, one.action, Surface.SEALED, held, one.purpose)) for one in asked
+            ]
+            assert next(rows) == alone
+    assert next(rows, None) is None
+
+
+def test_an_engine_that_fails_in_the_middle_denies_that_batch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deciding, "MAX_BATCH", len(ENTRY_GROUPS))
+    policies, real, calls = load(permit()), cedarpy.is_authorized_batch, []
+
+    def failing_once(*arguments: Any) -> list:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise RuntimeError
+        return real(*arguments)
+
+    monkeypatch.setattr(cedarpy, "is_authorized_batch", failing_once)
+    labels = [LabelInSet(HELD.set_name, replace(LABEL, category=f"icse:{n}")) for n in range(3)]
+    asked = [Question(Action.share(group)) for group in ENTRY_GROUPS]
+    rows = list(policies.decide_all([XB], Surface.SEALED, labels, asked))
+    assert {decision.reason for decision in rows[0]} == {Reason.ENGINE_ERROR}
+    assert all(decision.allowed for row in rows[1:] for decision in row)
+
+
 def test_receivable_decides_label_by_label() -> None:
     policies = load(permit(Action.RECEIVE, when='when { resource.evaluation.source == "B" }', obligation="no_onward"))
     bad = LabelInSet(HELD.set_name, replace(LABEL, evaluation="C2"))
@@ -421,7 +463,7 @@ def faults() -> list[tuple[str, object]]:
 
 
 def decide_with(policies: policy.PolicySet, monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> object:
-    monkeypatch.setattr(deciding, name, lambda _: value)
+    monkeypatch.setattr(deciding, name, lambda *_: value)
     return policies.decide(ask())
 
 

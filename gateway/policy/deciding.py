@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import islice
 from typing import TypeVar
 
 import cedarpy
@@ -15,7 +16,7 @@ from gateway.model import ENTRY_GROUPS, FieldGroup, HandlingCode, Label, Restric
 from gateway.policy.loading import (
     SCHEMA,
     agreements,
-    build_engine,
+    build_engines,
     digest_texts,
     load_rules,
     parse_schema,
@@ -30,6 +31,7 @@ from gateway.policy.words import (
     LabelRights,
     PartnerRef,
     Purpose,
+    Question,
     Reason,
     Rule,
     RuleKind,
@@ -44,6 +46,7 @@ JsonObject = dict[str, object]
 RightsKey = tuple[PartnerRef, Surface, LabelInSet, tuple[FieldGroup, ...]]
 ReceivedKey = tuple[PartnerRef, Surface, LabelInSet]
 K = TypeVar("K")
+T = TypeVar("T")
 V = TypeVar("V")
 
 
@@ -72,7 +75,7 @@ def load(texts: Mapping[str, str], *, on: date) -> PolicySet:
         rules=in_force,
         lapsed=lapsed,
         agreements=agreements(placed.rules, placed.jurisdiction),
-        _engine=build_engine(loaded, set(in_force)),
+        _engines=build_engines(loaded, set(in_force)),
         _schema=schema,
     )
 
@@ -91,7 +94,7 @@ class PolicySet:
     rules: Mapping[str, Rule]
     lapsed: tuple[Rule, ...]
     agreements: Mapping[str, frozenset[str]]
-    _engine: cedarpy.PolicySet = field(repr=False)
+    _engines: Mapping[Action, cedarpy.PolicySet] = field(repr=False)
     _schema: cedarpy.Schema = field(repr=False)
     _rights: dict[RightsKey, LabelRights] = field(default_factory=dict, repr=False)
     _received: dict[ReceivedKey, Decision] = field(default_factory=dict, repr=False)
@@ -103,7 +106,32 @@ class PolicySet:
 
     def decide(self, request: ShareRequest) -> Decision:
         """The decision on one request. It raises nothing: what cannot be judged is denied."""
-        return self._decide_many([request])[0]
+        asked = Question(request.action, request.purpose)
+        [[decision]] = self.decide_all([request.partner], request.surface, [request.held], [asked])
+        return decision
+
+    def decide_all(
+        self,
+        partners: Sequence[PartnerRef],
+        surface: Surface,
+        labels: Sequence[LabelInSet],
+        asked: Sequence[Question],
+    ) -> Iterator[list[Decision]]:
+        """For each label, and for each partner under it, the decision on each question that is asked.
+
+        Equal decisions of one call are one object, so that a million of them stay small, in memory and on their way
+        from another process.
+        """
+        plans = {foreign: _Plan.of(asked, foreign=foreign) for foreign in (False, True)}
+        pairs = [(who, held, plans[self._is_foreign(who, held)]) for held in labels for who in partners]
+        at_once = max(1, MAX_BATCH // max(1, *(len(plan.steps) for plan in plans.values())))
+        known: _Known = {}
+        joined: _Joined = {}
+        for start in range(0, len(pairs), at_once):
+            batch = pairs[start : start + at_once]
+            answers = iter(self._ask(surface, batch, known))
+            for _, _, plan in batch:
+                yield plan.decisions(list(islice(answers, len(plan.steps))), joined)
 
     def table(
         self,
@@ -117,10 +145,9 @@ class PolicySet:
         asked = tuple(groups)
         keys = {number: (partner, surface, held, asked) for number, held in labels.items()}
         found, missing = _recall(self._rights, keys.values())
-        requests = [ShareRequest(partner, Action.share(group), surface, key[2]) for key in missing for group in asked]
-        decisions = self._decide_many(requests)
-        for place, key in enumerate(missing):
-            found[key] = _rights(asked, decisions[place * len(asked) : (place + 1) * len(asked)])
+        questions = [Question(Action.share(group)) for group in asked]
+        rows = self.decide_all([partner], surface, [key[2] for key in missing], questions)
+        found.update((key, rights(asked, row)) for key, row in zip(missing, rows, strict=True))
         _remember(self._rights, found)
         return {number: found[key] for number, key in keys.items()}
 
@@ -130,8 +157,8 @@ class PolicySet:
         """Whether we take entries from one partner, label by label."""
         keys = {number: (partner, surface, held) for number, held in labels.items()}
         found, missing = _recall(self._received, keys.values())
-        requests = [ShareRequest(partner, Action.RECEIVE, surface, key[2]) for key in missing]
-        found.update(zip(missing, self._decide_many(requests), strict=True))
+        rows = self.decide_all([partner], surface, [key[2] for key in missing], [Question(Action.RECEIVE)])
+        found.update((key, decision) for key, [decision] in zip(missing, rows, strict=True))
         _remember(self._received, found)
         return {number: found[key] for number, key in keys.items()}
 
@@ -140,76 +167,72 @@ class PolicySet:
         decision = self.decide(request)
         return Explanation(request, decision, f"{_what(self, request, decision)}, {_because(decision)}.")
 
-    def _decide_many(self, requests: Sequence[ShareRequest]) -> list[Decision]:
-        """One decision for each request: every step that it needs is asked, and all must be allowed."""
-        steps = [[_step(request, action) for action in self._needed(request)] for request in requests]
-        unique = list(dict.fromkeys(step for listed in steps for step in listed))
-        answers: dict[ShareRequest, Decision] = {}
-        for start in range(0, len(unique), MAX_BATCH):
-            batch = unique[start : start + MAX_BATCH]
-            answers.update(zip(batch, self._ask(batch), strict=True))
-        return [_all_of([answers[step] for step in listed]) for listed in steps]
+    def _is_foreign(self, partner: PartnerRef, held: LabelInSet) -> bool:
+        """Whether the entries belong to a third country.
 
-    def _needed(self, request: ShareRequest) -> tuple[Action, ...]:
-        """The steps of an action, in the order they are judged.
-
-        What tells a partner anything about a third country's entry is onward transfer too. What belongs to the
-        partner's own country may always go home; the sharing rule still has to permit it.
+        What belongs to the partner's own country may always go home; the sharing rule still has to permit it.
         """
-        action, owner = request.action, request.held.label.jurisdiction
-        if action in (Action.RECEIVE, Action.FORWARD):
-            return (action,)
-        foreign = owner not in (self.jurisdiction, request.partner.jurisdiction)
-        first = (Action.FORWARD,) if foreign else ()
-        if action.shares:
-            return tuple(dict.fromkeys((*first, Action.SHARE_EXISTENCE, action)))
-        return (*first, action)
+        return held.label.jurisdiction not in (self.jurisdiction, partner.jurisdiction)
 
-    def _ask(self, steps: Sequence[ShareRequest]) -> list[Decision]:
-        """The engine's answer to each single step."""
-        partners = {partner: str(n) for n, partner in enumerate(dict.fromkeys(s.partner for s in steps))}
-        labels = {held: str(n) for n, held in enumerate(dict.fromkeys(s.held for s in steps))}
+    def _ask(self, surface: Surface, pairs: Sequence[_Pair], known: _Known) -> list[Decision]:
+        """The engine's answer to each step of each pair of partner and label."""
+        asked = [(who, held, step) for who, held, plan in pairs for step in plan.steps]
         try:
-            entities = cedarpy.Entities.from_json_str(
-                json.dumps(
-                    [
-                        *(_entity("Partner", i, partner_attributes(p), self._parents(p)) for p, i in partners.items()),
-                        *(_entity("Label", i, label_attributes(held), []) for held, i in labels.items()),
-                    ]
-                ),
-                self._schema,
-            )
-            requests = [
-                {
-                    "principal": _uid("Partner", partners[step.partner]),
-                    "action": _uid("Action", step.action),
-                    "resource": _uid("Label", labels[step.held]),
-                    "context": context_of(step),
-                }
-                for step in steps
-            ]
-            results = cedarpy.is_authorized_batch(requests, self._engine, entities, self._schema)
-            return [self._answer(step, result) for step, result in zip(steps, results, strict=True)]
+            partners, labels = _numbered(who for who, _, _ in pairs), _numbered(held for _, held, _ in pairs)
+            entities = self._entities(partners.values(), labels.values())
+            # As text: the library would write the same few contexts anew for each request.
+            contexts = {step: json.dumps(context_of(surface, step.purpose)) for step in {step for _, _, step in asked}}
+            answers: dict[int, Decision] = {}
+            for action in dict.fromkeys(step.action for _, _, step in asked):
+                places = [place for place, (_, _, step) in enumerate(asked) if step.action is action]
+                requests = [
+                    {
+                        "principal": {"type": "Partner", "id": partners[id(who)][0]},
+                        "action": {"type": "Action", "id": action.value},
+                        "resource": {"type": "Label", "id": labels[id(held)][0]},
+                        "context": contexts[step],
+                    }
+                    for who, held, step in map(asked.__getitem__, places)
+                ]
+                results = cedarpy.is_authorized_batch(requests, self._engines[action], entities, self._schema)
+                for place, result in zip(places, results, strict=True):
+                    answers[place] = self._answer(action, result, known)
+            return [answers[place] for place in range(len(asked))]
         except Exception:
             # Whatever goes wrong inside the engine, the answer is no, and its reason says so.
-            return [Decision(Effect.DENY, Reason.ENGINE_ERROR, step.action) for step in steps]
+            return [Decision(Effect.DENY, Reason.ENGINE_ERROR, step.action) for _, _, step in asked]
 
-    def _answer(self, step: ShareRequest, result: cedarpy.AuthzResult) -> Decision:
-        """The engine's answer as a decision; only a clean Allow with a source of law behind it stays an allow."""
-        ids = result.diagnostics.reasons
+    def _entities(
+        self, partners: Iterable[tuple[str, PartnerRef]], labels: Iterable[tuple[str, LabelInSet]]
+    ) -> cedarpy.Entities:
+        """The engine's form of partners and labels, each under its number."""
+        listed = [_entity("Partner", n, partner_attributes(who), self._parents(who)) for n, who in partners]
+        listed += [_entity("Label", n, label_attributes(held), []) for n, held in labels]
+        return cedarpy.Entities.from_json_str(json.dumps(listed), self._schema)
+
+    def _answer(self, action: Action, result: cedarpy.AuthzResult, known: _Known) -> Decision:
+        """The engine's answer as a decision, made once for all answers that are alike."""
+        ids, errs, said = result.diagnostics.reasons, bool(result.diagnostics.errors), result.decision
+        key = (action, said, errs, *ids)
+        if key not in known:
+            known[key] = self._judged(action, said, ids, errs=errs)
+        return known[key]
+
+    def _judged(self, action: Action, said: cedarpy.Decision, ids: Sequence[str], *, errs: bool) -> Decision:
+        """What the engine said, as a decision; only a clean Allow with a source of law behind it stays an allow."""
         rules = tuple(self.rules[i] for i in sorted(ids) if i in self.rules)
-        if result.diagnostics.errors:
+        if errs:
             # Cedar skips a forbid that errs and may then allow: any error at all means no.
-            return Decision(Effect.DENY, Reason.ENGINE_ERROR, step.action, rules)
-        if result.decision is cedarpy.Decision.Deny:
-            return Decision(Effect.DENY, Reason.FORBIDDEN if rules else Reason.NO_RULE, step.action, rules)
-        if result.decision is not cedarpy.Decision.Allow:
-            return Decision(Effect.DENY, Reason.ENGINE_ERROR, step.action, rules)
+            return Decision(Effect.DENY, Reason.ENGINE_ERROR, action, rules)
+        if said is cedarpy.Decision.Deny:
+            return Decision(Effect.DENY, Reason.FORBIDDEN if rules else Reason.NO_RULE, action, rules)
+        if said is not cedarpy.Decision.Allow:
+            return Decision(Effect.DENY, Reason.ENGINE_ERROR, action, rules)
         lawful = len(rules) == len(ids) > 0 and all(r.kind is RuleKind.PERMIT and r.id and r.law for r in rules)
         if not lawful:
-            return Decision(Effect.DENY, Reason.NO_LAWFUL_PERMIT, step.action, rules)
+            return Decision(Effect.DENY, Reason.NO_LAWFUL_PERMIT, action, rules)
         duties = strictest([duty for rule in rules for duty in rule.obligations])
-        return Decision(Effect.ALLOW, Reason.PERMITTED, step.action, rules, duties)
+        return Decision(Effect.ALLOW, Reason.PERMITTED, action, rules, duties)
 
     def _parents(self, partner: PartnerRef) -> list[JsonObject]:
         """The agreements that a partner's country is a party to."""
@@ -242,11 +265,11 @@ def label_attributes(held: LabelInSet) -> JsonObject:
     }
 
 
-def context_of(step: ShareRequest) -> JsonObject:
+def context_of(surface: Surface, purpose: Purpose | None) -> JsonObject:
     """What a rule can read of the circumstances; the purpose is there only if one was given."""
-    context: JsonObject = {"surface": _reference("Surface", step.surface)}
-    if step.purpose is not None:
-        context["purpose"] = _reference("Purpose", step.purpose)
+    context: JsonObject = {"surface": _reference("Surface", surface)}
+    if purpose is not None:
+        context["purpose"] = _reference("Purpose", purpose)
     return context
 
 
@@ -273,7 +296,7 @@ def _check_schema_knows_our_words(schema: cedarpy.Schema) -> None:
                 "principal": _uid("Partner", "0"),
                 "action": _uid("Action", action),
                 "resource": _uid("Label", "0"),
-                "context": context_of(ShareRequest(partner, action, surface, LabelInSet("XZ-PROBE/probe", label), why)),
+                "context": context_of(surface, why),
             }
             for action in Action
             for surface in Surface
@@ -286,10 +309,59 @@ def _check_schema_knows_our_words(schema: cedarpy.Schema) -> None:
         raise ConfigError("the policy schema does not describe this program's actions", place=SCHEMA)
 
 
-def _step(request: ShareRequest, action: Action) -> ShareRequest:
-    """One step of a request; the purpose travels only to the actions that it is for."""
-    purpose = request.purpose if action is request.action else None
-    return ShareRequest(request.partner, action, request.surface, request.held, purpose)
+def _needed(question: Question, *, foreign: bool) -> list[Question]:
+    """The steps of a question, in the order they are judged.
+
+    What tells a partner anything about a third country's entry is onward transfer too. The purpose travels only to the
+    action that it is for.
+    """
+    action = question.action
+    if action in (Action.RECEIVE, Action.FORWARD):
+        return [question]
+    first = [Question(Action.FORWARD)] if foreign else []
+    if action.shares and action is not Action.SHARE_EXISTENCE:
+        first.append(Question(Action.SHARE_EXISTENCE))
+    return [*first, question]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The steps that some questions need, each once, and for each question the places of its own steps."""
+
+    steps: list[Question]
+    places: list[list[int]]
+
+    @classmethod
+    def of(cls, asked: Sequence[Question], *, foreign: bool) -> _Plan:
+        """The plan for these questions about entries of a third country, or of another."""
+        needed = [_needed(question, foreign=foreign) for question in asked]
+        steps = list(dict.fromkeys(step for listed in needed for step in listed))
+        return cls(steps, [[steps.index(step) for step in listed] for listed in needed])
+
+    def decisions(self, answers: list[Decision], joined: _Joined) -> list[Decision]:
+        """One decision for each question, from the answers to the steps: all of its own must be allowed."""
+        found = []
+        for places in self.places:
+            own = [answers[place] for place in places]
+            key = tuple(map(id, own))
+            if key not in joined:
+                joined[key] = (own, _all_of(own))
+            found.append(joined[key][1])
+        return found
+
+
+_Pair = tuple[PartnerRef, LabelInSet, _Plan]
+_Known = dict[tuple[object, ...], Decision]
+_Joined = dict[tuple[int, ...], tuple[list[Decision], Decision]]  # by `id`, beside the objects, so that none is reused
+
+
+def _numbered(values: Iterable[T]) -> dict[int, tuple[str, T]]:
+    """Objects by their `id`, each with a number of its own: comparing labels by value would cost as much as asking."""
+    found: dict[int, tuple[str, T]] = {}
+    for value in values:
+        if id(value) not in found:
+            found[id(value)] = (str(len(found)), value)
+    return found
 
 
 def _all_of(answers: Sequence[Decision]) -> Decision:
@@ -303,7 +375,7 @@ def _all_of(answers: Sequence[Decision]) -> Decision:
     return Decision(last.effect, last.reason, last.action, tuple(rules[i] for i in sorted(rules)), duties)
 
 
-def _rights(groups: Sequence[FieldGroup], decisions: Sequence[Decision]) -> LabelRights:
+def rights(groups: Sequence[FieldGroup], decisions: Sequence[Decision]) -> LabelRights:
     """One row of the table, from one decision for each group."""
     allowed = [decision for decision in decisions if decision.allowed]
     refused = [decision for decision in decisions if not decision.allowed]

@@ -103,14 +103,22 @@ def load_rules(texts: Texts, schema: cedarpy.Schema) -> Loaded:
     return loaded
 
 
-def build_engine(loaded: Loaded, ids: set[str]) -> cedarpy.PolicySet:
-    """The engine's set of the rules `ids`, each under its own @id.
+def build_engines(loaded: Loaded, ids: set[str]) -> dict[Action, cedarpy.PolicySet]:
+    """For each action the engine's set of the rules `ids` that can decide it, each under its own @id.
+
+    All forbids are in each of them. A permit names its actions (`_check_scope`), so it is left out of the others: the
+    engine looks at every rule of a set for every request, and if this went wrong, less would be shared.
 
     Cedar numbers rules read from text (`policy0` …); given as JSON they keep the names that we choose, so answers
     and errors speak of `@id` without a second table that could get out of step.
     """
-    document = {"templates": {}, "staticPolicies": {i: loaded.forms[i] for i in sorted(ids)}, "templateLinks": []}
-    return cedarpy.PolicySet.from_json_str(json.dumps(document))
+    named = {i: _actions(_object(loaded.forms[i]["action"])) for i in ids if loaded.rules[i].kind is RuleKind.PERMIT}
+    engines = {}
+    for action in Action:
+        forms = {i: loaded.forms[i] for i in sorted(ids) if i not in named or action in named[i]}
+        document = {"templates": {}, "staticPolicies": forms, "templateLinks": []}
+        engines[action] = cedarpy.PolicySet.from_json_str(json.dumps(document))
+    return engines
 
 
 def agreement_id(jurisdiction: str, codes: str) -> str:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from typing import NamedTuple
 
 from gateway.errors import ConfigError
 from gateway.model import AGENCY, JURISDICTION, SET_NAME, FieldGroup, Label, Surface, require
@@ -153,6 +154,13 @@ class ShareRequest:
     action: Action
     surface: Surface
     held: LabelInSet
+    purpose: Purpose | None = None
+
+
+class Question(NamedTuple):
+    """What is asked of partners and labels. Look-up and referral need a purpose; the other actions have none."""
+
+    action: Action
     purpose: Purpose | None = None
 
 
