@@ -163,7 +163,7 @@ def told(exchange: Exchange, after: int, room: int) -> Told:
             tx.sets.put_view(served.id, "XB-NCVI", served.view.digest, served.view.dump().decode())
     for _ in range(1000):
         with exchange.node.store.reading() as tx:
-            draft, views = exchange.server._draft(tx, served, cursor, served.hash_set.seq, room)
+            draft, views = exchange.server._drafter.page(tx, served, cursor, served.hash_set.seq, room)
         if draft is None:
             return found
         with exchange.node.store.transaction() as tx:
@@ -189,7 +189,7 @@ def told(exchange: Exchange, after: int, room: int) -> Told:
 def test_at_any_cursor_a_follower_is_told_the_same_with_and_without_joined_blocks(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    for module in ("paging", "serving"):  # few blocks at a time, so that no group of them is seen at once
+    for module in ("paging", "drafting"):  # few blocks at a time, so that no group of them is seen at once
         monkeypatch.setattr(f"gateway.exchange.{module}.BLOCKS_AT_ONCE", 3)
     world = []
     for name in ("joins", "plain"):
@@ -292,8 +292,8 @@ def test_blocks_that_reach_beyond_the_head_of_a_follower_bring_nothing_of_after_
         stands = replace(served.cursor, seq=8)
         tx.sets.put_view(served.id, "XB-NCVI", stands.view, served.view.dump().decode())
         for room in (5, 65_536):
-            assert xa.server._draft(tx, served, stands, 8, room) == (None, [])
-            draft, _ = xa.server._draft(tx, served, START, 8, room)
+            assert xa.server._drafter.page(tx, served, stands, 8, room) == (None, [])
+            draft, _ = xa.server._drafter.page(tx, served, START, 8, room)
             assert draft is not None
             assert (draft.head.changes, draft.head.end.seq) == ((5, 5) if room == 5 else (8, 8))
 

@@ -24,6 +24,7 @@ from gateway.errors import (
     VerificationError,
 )
 from gateway.exchange import Exchange
+from gateway.exchange.drafting import Drafter
 from gateway.interchange import NO_VIEW, START, Cursor, FeedHead, PageHead, PageLabel, dump_page, parse_page
 from gateway.logcheck import verify_own_log
 from gateway.model import HandlingCode, Restriction
@@ -194,7 +195,7 @@ def test_what_is_paused_or_suspended_meanwhile_does_not_leave(
     xa: Exchange, xb: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     xa.head_for("XB-NCVI", SET)
-    gather = xa.server._draft
+    gather = xa.server._drafter.page
 
     def paused_while_gathering(*arguments: object) -> object:
         found = gather(*arguments)  # type: ignore[arg-type]
@@ -202,7 +203,7 @@ def test_what_is_paused_or_suspended_meanwhile_does_not_leave(
         return found
 
     network_pause: list[bool] = []
-    monkeypatch.setattr(type(xa.server), "_draft", lambda _self, *arguments: paused_while_gathering(*arguments))
+    monkeypatch.setattr(Drafter, "page", lambda _self, *arguments: paused_while_gathering(*arguments))
     seal = xa.server._seal
 
     def seal_then_pause(*arguments: object) -> object:

@@ -13,7 +13,9 @@ knows through prev_seq and prev_label what the entry was at `after`, so it tells
 
 *Held* means: the entry's row before the range (prev_seq ≤ `after`) was an assert in a label of the view. The follower's
 cursor says that it applied all up to `after` under this same view; a change of view is settled before, label by label.
-Whoever drops a replaced row from a block hands its prev_seq and prev_label on to the entry's next row.
+Whoever drops a replaced row from a block hands its prev_seq and prev_label on to the entry's next row. That serves
+followers from before the dropped row; for those between the two its place must stay (`exchange.compacting`, decision
+0013), or they are sent to compare.
 """
 
 from __future__ import annotations

@@ -45,13 +45,14 @@ from gateway.errors import (
 from gateway.exchange.applying import Applied, Mirrors
 from gateway.exchange.compacting import Compacting
 from gateway.exchange.comparing import Answers, Comparing, Comparison, check_cursor
+from gateway.exchange.drafting import ServedSet
 from gateway.exchange.epochs import Epochs
 from gateway.exchange.labels import digest_key
 from gateway.exchange.ledger import Ledger
 from gateway.exchange.lookup import Lookup, format_entry
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.recovering import Recovering
-from gateway.exchange.serving import SealedHead, SealedPage, ServedSet, Server, head_etag
+from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import (
     HEAD_TYPE,

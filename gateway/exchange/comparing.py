@@ -60,8 +60,8 @@ from gateway.comparisons import MAX_ASKED, ROWS, SKETCH, SUMS, HeldLabel, Questi
 from gateway.errors import ConflictError, NotFoundError, TooLargeError
 from gateway.exchange.changes import Sums, held_rows
 from gateway.exchange.contents import Content, Contents, sums_of
+from gateway.exchange.drafting import Draft, ServedSet
 from gateway.exchange.labels import digest_key
-from gateway.exchange.serving import Draft, ServedSet
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import Cursor, FeedHead, LabelView, PageHead, View
 from gateway.model import ChangeKind, FieldGroup
