@@ -23,7 +23,7 @@ from gateway.approvals import OPEN
 from gateway.audit import EventKind
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError
-from gateway.interchange import FeedHead
+from gateway.interchange import EMPTY_VIEW, FeedHead
 from gateway.keylife import DAY_SECONDS, KeyPurpose, KeyState, alarm_level
 from gateway.model import MAX_TEXT_CHARS
 from gateway.node import Node
@@ -236,9 +236,12 @@ def _is_news(key: OwnKey, level: int) -> bool:
 
 
 def feed_findings(sets: Iterable[HashSet], partners: Mapping[str, PartnerRow], now: int) -> Iterator[Finding]:
-    """Followed sets whose hub shows no living feed head (freeze)."""
+    """Followed sets whose hub shows no living feed head (freeze), though it showed us something of them last."""
     for one in sets:
-        if one.hub in partners and one.head and FeedHead.parse(one.head.encode()).expires <= now:
+        if one.hub not in partners or not one.head:
+            continue
+        head = FeedHead.parse(one.head.encode())
+        if head.expires <= now and head.cursor.view != EMPTY_VIEW.digest:
             yield Finding(AlarmKind.FEED_STALE, one.name, "the newest feed head of this set is past its end")
 
 

@@ -144,6 +144,9 @@ class View:
         return cls(dict(labels))
 
 
+EMPTY_VIEW = View({})  # of somebody to whom policy shows nothing (any more)
+
+
 @dataclass(frozen=True, slots=True)
 class FeedHead:
     """A hub's signed word on where a set stands, for one partner. `state` is the state digest over the view.

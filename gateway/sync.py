@@ -324,7 +324,7 @@ class PartnerSync:
             raise  # its log forked: nothing goes to this partner any more, and nothing is taken from it
         except GatewayError as error:
             failures.append(error)
-        for part in (self._resend_waiting, self.exchange_mail, self.pull, self._send_mail):
+        for part in (self._resend_waiting, self._recall, self.exchange_mail, self.pull, self._send_mail):
             try:
                 reports = await part() or reports
             except GatewayError as error:
@@ -390,6 +390,11 @@ class PartnerSync:
             sealed = await self._run(self._exchange.mailbox.seal, card, waiting)
             receipt = await self._receipt(sealed.body)
             await self._run(self._exchange.confirm_mail, self._partner, waiting[-1].number, sealed, receipt)
+
+    async def _recall(self) -> None:
+        """What the partner may not hold any more is taken back now, also where it never asks us for news."""
+        for name in await self._run(self._exchange.to_recall, self._partner):
+            await self.push(name)
 
     async def _resend_waiting(self) -> None:
         await self._resend(PushReport(self._partner, ""))

@@ -219,9 +219,6 @@ async def test_a_tightened_policy_recalls_and_a_widened_one_fills_up(
     switch_policy(xa, texts)
     [report] = await network.sync("XB-NCVI", "XA-NCVI").pull()
     assert (len(entries(xb)), report.equality) == (47, "equal")
-    switch_policy(xa, {path: text for path, text in texts.items() if path != name})
-    with pytest.raises(NotFoundError):
-        xa.head_for("XB-NCVI", SET)
 
 
 def switch_policy(exchange: Exchange, texts: dict[str, str]) -> None:
@@ -552,3 +549,62 @@ async def test_what_our_own_policy_now_takes_or_no_longer_takes_is_fetched_anew(
     switch_policy(xb, texts)
     await network.sync("XA-NCVI", "XB-NCVI").push(SET)
     assert len(entries(xb)) == 40
+
+
+# What may no longer be held goes back
+
+
+def without(exchange: Exchange, name: str) -> dict[str, str]:
+    return {path: text for path, text in exchange.node.policies.texts.items() if path != name}
+
+
+async def test_a_partner_that_may_see_nothing_any_more_gives_everything_back_and_forgets_the_way(
+    network: Network, xa: Exchange, xb: Exchange
+) -> None:
+    await network.sync("XB-NCVI", "XA-NCVI").pull()
+    texts = dict(xa.node.policies.texts)
+    switch_policy(xa, without(xa, "XA/agreement-xb.cedar"))
+    # Who holds nothing learns nothing: the set does not exist. Who holds something is asked for it.
+    with pytest.raises(NotFoundError):
+        xa.head_for("XC-NCVI", "XA-NCVI/other")
+    [report] = await network.sync("XB-NCVI", "XA-NCVI").pull()
+    assert (report.equality, entries(xb)) == ("equal", set())
+    assert xa.sets_for("XB-NCVI") == []
+    with pytest.raises(NotFoundError):
+        xa.head_for("XB-NCVI", SET)
+    # It may come back.
+    switch_policy(xa, texts)
+    [report] = await network.sync("XB-NCVI", "XA-NCVI").pull()
+    assert (report.equality, entries(xb)) == ("equal", entries(xa))
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_what_was_pushed_is_taken_back_from_a_partner_that_never_asks(
+    network: Network, xa: Exchange, xb: Exchange, *, ends: bool
+) -> None:
+    xa.ledger.import_entries(SET, drafts(7, first=700, handling=HandlingCode.H2), actor="tester", form="test")
+    await network.sync("XA-NCVI", "XB-NCVI").push(SET)
+    name = "XA/agreement-xb.cedar"
+    narrow = {**xa.node.policies.texts, name: xa.node.policies.texts[name].replace(', Handling::"H2"]', "]")}
+    switch_policy(xa, without(xa, name) if ends else narrow)
+    await network.sync("XA-NCVI", "XB-NCVI").sync()
+    assert len(entries(xb)) == (0 if ends else 40)
+    before = len(network.requests)
+    assert xa.to_recall("XB-NCVI") == []
+    assert len(network.requests) == before
+
+
+async def test_a_page_on_its_way_goes_no_further_when_policy_narrows(
+    network: Network, xa: Exchange, xb: Exchange
+) -> None:
+    xb.accept("XA-NCVI", BytesIO(xa.head_for("XB-NCVI", SET).body))
+    page = xa.page_to_push("XB-NCVI", SET, START)
+    assert page is not None
+    switch_policy(xa, without(xa, "XA/agreement-xb.cedar"))
+    assert xa.waiting_pages("XB-NCVI") == []
+    with xa.node.store.reading() as tx:
+        sent = tx.mail.sent(page.message_id)
+    assert sent is not None
+    assert (sent.state, sent.sealed) == ("dead", b"")
+    await network.sync("XA-NCVI", "XB-NCVI").sync()
+    assert entries(xb) == set()

@@ -171,9 +171,15 @@ def test_after_a_change_of_view_no_body_of_before_is_served(network: Network, xa
         assert page.head.target != before.head.target
         network.members[partner].take_page(HUB, page.body)
         assert not any("series" in one for one in held_entries(network.members[partner], SET).values())
+    # A class that may see nothing any more is told to give back what it was given, and gets nothing else.
     switch_policy(xa, {path: text for path, text in texts.items() if path != name})
-    with pytest.raises(NotFoundError):
-        asked(xa, CLASS[1])
+    for partner in CLASS:
+        member = network.members[partner]
+        member.take_head(HUB, xa.head_for(partner, SET).body)
+        page = asked(xa, partner, member.mirrors.cursor(SET))
+        assert (page.head.blocks, page.head.left) == (0, (1,))
+        member.take_page(HUB, page.body)
+        assert held_entries(member, SET) == {}
 
 
 def test_a_partner_that_is_shut_out_gets_no_header(xa: Exchange) -> None:

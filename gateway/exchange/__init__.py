@@ -134,7 +134,8 @@ class Exchange:
         self.server.confirm(card, message_id, receipt, end)
 
     def waiting_pages(self, partner: str) -> list[OutboxRow]:
-        """Pages that were on their way to a partner and have no receipt yet, oldest first."""
+        """Pages on their way to a partner without a receipt yet, oldest first; what it may not see now is ended."""
+        self.server.drop_outdated(self._active(partner))
         with self.node.store.reading() as tx:
             return [row for row in tx.mail.waiting(partner) if row.payload_type == PAGE_TYPE]
 
@@ -159,6 +160,10 @@ class Exchange:
             raise VerificationError("receipt: for another message")
         self.witness.hear_receipt(partner, receipt)
         self.mailbox.confirm(partner, until, receipt)
+
+    def to_recall(self, partner: str) -> list[str]:
+        """Our sets of which a partner is known to hold what it may not hold any more."""
+        return self.server.to_recall(self._active(partner))
 
     # What partners ask for
 

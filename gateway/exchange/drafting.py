@@ -38,6 +38,7 @@ class ServedSet:
     view: View
     labels: Mapping[int, tuple[LabelRow, Label]]
     rights: Mapping[int, LabelRights]
+    recalled: bool = False  # it may see nothing any more, and holds what it was given: that is taken back
 
     @property
     def id(self) -> int:
@@ -47,8 +48,8 @@ class ServedSet:
 
     @property
     def visible(self) -> bool:
-        """Whether the partner may know that the set exists."""
-        return bool(self.view.labels)
+        """Whether the partner may know that the set exists, or knows it from when it might."""
+        return bool(self.view.labels) or self.recalled
 
     @property
     def cursor(self) -> Cursor:

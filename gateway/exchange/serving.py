@@ -26,6 +26,7 @@ from gateway.exchange.bodies import Bodies, Body, Place
 from gateway.exchange.drafting import Draft, Drafter, ServedSet
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import (
+    EMPTY_VIEW,
     HEAD_TYPE,
     NO_VIEW,
     PAGE_TYPE,
@@ -43,6 +44,8 @@ from gateway.partners import active, card_in, may_exchange, may_move
 from gateway.policy import PartnerRef
 from gateway.store import Transaction
 from gateway.store.tables import FeedHeadRow, Follower, HashSet, OutboxRow
+
+NARROWED = "policy has narrowed what the partner may see"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,51 @@ class Server:
         """Drop sealed pages that nobody will ask for any more."""
         self._bodies.tidy(self._node.clock())
 
+    def to_recall(self, partner: IdentityCard) -> list[str]:
+        """Own sets of which a partner is known to hold what it may not hold any more."""
+        with self._node.store.reading() as tx:
+            row = active(self._node, tx, partner.agency)
+            own = [one for one in tx.sets.all() if not one.hub and may_move(self._node, row, one.name)]
+            served = [self._served(tx, one, partner, tested=True) for one in own]
+            return [one.hash_set.name for one in served if self._holds_too_much(tx, one)]
+
+    def _holds_too_much(self, tx: Transaction, served: ServedSet) -> bool:
+        follower = tx.sets.follower(served.id, served.partner)
+        if follower is None or not _may_hold(follower):
+            return False
+        # What it said that it holds; and what its last head names, of which it may have been sent something since.
+        issued = tx.sets.head_content(served.id, served.partner)
+        views = {follower.view, _issued_cursor(issued).view if issued else NO_VIEW}
+        return any(self._has_lost(tx, served, view) for view in views)
+
+    def _has_lost(self, tx: Transaction, served: ServedSet, view: str) -> bool:
+        """Whether a view that a partner was given shows more of anything than it may see now."""
+        stored = tx.sets.view(served.id, served.partner, view)
+        given = View.parse(stored.encode()).labels if stored else {}
+        now = {number: shown.groups for number, shown in served.view.labels.items()}
+        return any(not shown.groups <= now.get(number, frozenset()) for number, shown in given.items())
+
+    def drop_outdated(self, partner: IdentityCard) -> None:
+        """End pages on their way to a partner that may hold what it may not see any more: they go on no further.
+
+        They were made under the head that it was last given, or under one before; `_issue` ended the latter.
+        """
+        with self._node.store.reading() as tx:
+            row = active(self._node, tx, partner.agency)
+            outdated = []
+            for name in sorted({one.subject for one in tx.mail.waiting(partner.agency)}):
+                found = tx.sets.find(name)
+                if found is None or found.hub:
+                    continue
+                served = self._served(tx, found, partner, tested=may_move(self._node, row, name))
+                issued = tx.sets.head_content(served.id, partner.agency)
+                if issued is not None and self._has_lost(tx, served, _issued_cursor(issued).view):
+                    outdated.append(name)
+        if outdated:
+            with self._node.store.transaction() as tx:
+                for name in outdated:
+                    tx.mail.end_pages(name, NARROWED, partner.agency)
+
     def horizon(self, tx: Transaction, set_id: int) -> int:
         """The seq up to which what was replaced or withdrawn may be forgotten: a follower that stands before it, and
         began before it, gets no delta any more. It compares, or begins anew."""
@@ -333,7 +381,8 @@ class Server:
         if not tested or partner.agency == hash_set.name.split("/")[0]:
             return ServedSet(hash_set, partner.agency, View({}), self._audiences.labels(tx, hash_set), {})
         sight = self._audiences.sight(tx, hash_set, PartnerRef(partner.agency, partner.jurisdiction))
-        return ServedSet(hash_set, partner.agency, sight.view, sight.labels, sight.rights)
+        recalled = not sight.view.labels and _may_hold(tx.sets.follower(hash_set.id or 0, partner.agency))
+        return ServedSet(hash_set, partner.agency, sight.view, sight.labels, sight.rights, recalled)
 
     # The feed head
 
@@ -390,6 +439,8 @@ class Server:
         old_view = FeedHead.parse(before.content.encode()).cursor.view if before else NO_VIEW
         if old_view != head.cursor.view:
             events = self._decisions(served, partner, old_view) + events
+            if self._has_lost(tx, served, old_view):
+                tx.mail.end_pages(head.set_name, NARROWED, partner.agency)
         tx.log.append(events)
         return SealedHead(head, etag, body)
 
@@ -539,6 +590,11 @@ class Server:
             EventKind.VIEW_CHANGED, actor=self._node.agency, subject=partner.agency, details=details
         )
         return [*events, changed]
+
+
+def _may_hold(row: Follower | None) -> bool:
+    """Whether a partner may hold anything: it was served, and has not confirmed that all of it is gone."""
+    return row is not None and row.view != EMPTY_VIEW.digest
 
 
 def _noted(row: Follower | None) -> Cursor | None:

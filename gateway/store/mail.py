@@ -67,9 +67,11 @@ class Mail:
         values = {"state": "dead", "error": error, "sealed": b""}
         self._connection.execute(update(OutboxRow).where(*waiting).values(**values))
 
-    def end_pages(self, set_name: str, error: str) -> None:
-        """End every page of a set that is on its way: what is pushed next is made anew."""
-        waiting = (OUTBOX.subject == set_name, OUTBOX.state == "waiting")
+    def end_pages(self, set_name: str, error: str, partner: str = "") -> None:
+        """End every page of a set that is on its way (to one partner): what is pushed next is made anew."""
+        waiting = [OUTBOX.subject == set_name, OUTBOX.state == "waiting"]
+        if partner:
+            waiting.append(OUTBOX.partner == partner)
         values = {"state": "dead", "error": error, "sealed": b""}
         self._connection.execute(update(OutboxRow).where(*waiting).values(**values))
 
