@@ -37,6 +37,7 @@ FLOOR_OF = {
     "xml": "rules",
     "client": "edges",
     "config": "edges",
+    "enumerating": "edges",
     "keystore": "edges",
     "shipped": "edges",
     "store": "edges",

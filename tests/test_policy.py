@@ -21,6 +21,7 @@ from gateway.policy import (
     Action,
     Duty,
     Effect,
+    Grid,
     LabelInSet,
     Obligation,
     PartnerRef,
@@ -399,15 +400,15 @@ def test_many_decisions_at_once_are_those_of_one_at_a_time() -> None:
     errs = f'when {{ resource.handling == Handling::"H0" && resource.evaluation.information * {2**62} > 0 }}'
     national = forbid(errs, id="xa-errs") + forbid('when { resource.handling == Handling::"H3" }', id="xa-no-h3")
     policies = load(permit(), **{"XA/national.cedar": national})
-    partners = [XB, PartnerRef("XC-NCVI", "XC"), PartnerRef("XB-COAST", "XB")]
+    partners = (XB, PartnerRef("XC-NCVI", "XC"), PartnerRef("XB-COAST", "XB"))
     owners = [LABEL, replace(LABEL, originator="XC-NCVI", jurisdiction="XC", onward=("XB",))]
-    labels = [LabelInSet(HELD.set_name, replace(one, handling=code)) for one in owners for code in HandlingCode]
-    asked = [
+    labels = tuple(LabelInSet(HELD.set_name, replace(one, handling=code)) for one in owners for code in HandlingCode)
+    asked = tuple(
         Question(action, purpose)
         for action in Action
         for purpose in (Purpose if action in (Action.LOOK_UP, Action.REFER) else (None,))
-    ]
-    rows = iter(policies.decide_all(partners, Surface.SEALED, labels, asked))
+    )
+    rows = iter(policies.decide_all(Grid(partners, Surface.SEALED, labels, asked)))
     for held in labels:
         for partner in partners:
             alone = [
@@ -428,9 +429,9 @@ def test_an_engine_that_fails_in_the_middle_denies_that_batch_alone(monkeypatch:
         return real(*arguments)
 
     monkeypatch.setattr(cedarpy, "is_authorized_batch", failing_once)
-    labels = [LabelInSet(HELD.set_name, replace(LABEL, category=f"icse:{n}")) for n in range(3)]
-    asked = [Question(Action.share(group)) for group in ENTRY_GROUPS]
-    rows = list(policies.decide_all([XB], Surface.SEALED, labels, asked))
+    labels = tuple(LabelInSet(HELD.set_name, replace(LABEL, category=f"icse:{n}")) for n in range(3))
+    asked = tuple(Question(Action.share(group)) for group in ENTRY_GROUPS)
+    rows = list(policies.decide_all(Grid((XB,), Surface.SEALED, labels, asked)))
     assert {decision.reason for decision in rows[0]} == {Reason.ENGINE_ERROR}
     assert all(decision.allowed for row in rows[1:] for decision in row)
 

@@ -27,6 +27,7 @@ from gateway.policy.words import (
     Decision,
     Effect,
     Explanation,
+    Grid,
     LabelInSet,
     LabelRights,
     PartnerRef,
@@ -69,6 +70,7 @@ def load(texts: Mapping[str, str], *, on: date) -> PolicySet:
     in_force = {i: rule for i, rule in loaded.rules.items() if i not in dropped}
     _check_schema_knows_our_words(schema)
     return PolicySet(
+        texts=dict(texts),
         digest=digest_texts(texts),
         jurisdiction=placed.jurisdiction,
         on=on,
@@ -80,14 +82,19 @@ def load(texts: Mapping[str, str], *, on: date) -> PolicySet:
     )
 
 
+def _reload(texts: Mapping[str, str], on: date) -> PolicySet:
+    return load(texts, on=on)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicySet:
     """Sound rules on one day, under the law of one jurisdiction ("us").
 
     `rules` are those in force by id. `lapsed` are the rules past their date: permits no longer in force, forbids that
-    stay. `digest` names the texts, not the day.
+    stay. `digest` names the texts, not the day. A set travels to another process as its texts and its day.
     """
 
+    texts: Mapping[str, str] = field(repr=False)
     digest: str
     jurisdiction: str
     on: date
@@ -99,6 +106,10 @@ class PolicySet:
     _rights: dict[RightsKey, LabelRights] = field(default_factory=dict, repr=False)
     _received: dict[ReceivedKey, Decision] = field(default_factory=dict, repr=False)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Loaded anew wherever it is unpickled."""
+        return _reload, (self.texts, self.on)
+
     @property
     def good_until(self) -> date | None:
         """The last day on which this set decides as it does now: load again on the day after. None without permits."""
@@ -107,29 +118,23 @@ class PolicySet:
     def decide(self, request: ShareRequest) -> Decision:
         """The decision on one request. It raises nothing: what cannot be judged is denied."""
         asked = Question(request.action, request.purpose)
-        [[decision]] = self.decide_all([request.partner], request.surface, [request.held], [asked])
+        [[decision]] = self.decide_all(Grid((request.partner,), request.surface, (request.held,), (asked,)))
         return decision
 
-    def decide_all(
-        self,
-        partners: Sequence[PartnerRef],
-        surface: Surface,
-        labels: Sequence[LabelInSet],
-        asked: Sequence[Question],
-    ) -> Iterator[list[Decision]]:
-        """For each label, and for each partner under it, the decision on each question that is asked.
+    def decide_all(self, grid: Grid) -> Iterator[list[Decision]]:
+        """For each label, and for each partner under it, the decision on each question.
 
         Equal decisions of one call are one object, so that a million of them stay small, in memory and on their way
         from another process.
         """
-        plans = {foreign: _Plan.of(asked, foreign=foreign) for foreign in (False, True)}
-        pairs = [(who, held, plans[self._is_foreign(who, held)]) for held in labels for who in partners]
+        plans = {foreign: _Plan.of(grid.asked, foreign=foreign) for foreign in (False, True)}
+        pairs = [(who, held, plans[self._is_foreign(who, held)]) for held in grid.labels for who in grid.partners]
         at_once = max(1, MAX_BATCH // max(1, *(len(plan.steps) for plan in plans.values())))
         known: _Known = {}
         joined: _Joined = {}
         for start in range(0, len(pairs), at_once):
             batch = pairs[start : start + at_once]
-            answers = iter(self._ask(surface, batch, known))
+            answers = iter(self._ask(grid.surface, batch, known))
             for _, _, plan in batch:
                 yield plan.decisions(list(islice(answers, len(plan.steps))), joined)
 
@@ -145,8 +150,8 @@ class PolicySet:
         asked = tuple(groups)
         keys = {number: (partner, surface, held, asked) for number, held in labels.items()}
         found, missing = _recall(self._rights, keys.values())
-        questions = [Question(Action.share(group)) for group in asked]
-        rows = self.decide_all([partner], surface, [key[2] for key in missing], questions)
+        questions = tuple(Question(Action.share(group)) for group in asked)
+        rows = self.decide_all(Grid((partner,), surface, tuple(key[2] for key in missing), questions))
         found.update((key, rights(asked, row)) for key, row in zip(missing, rows, strict=True))
         _remember(self._rights, found)
         return {number: found[key] for number, key in keys.items()}
@@ -157,7 +162,8 @@ class PolicySet:
         """Whether we take entries from one partner, label by label."""
         keys = {number: (partner, surface, held) for number, held in labels.items()}
         found, missing = _recall(self._received, keys.values())
-        rows = self.decide_all([partner], surface, [key[2] for key in missing], [Question(Action.RECEIVE)])
+        asked = (Question(Action.RECEIVE),)
+        rows = self.decide_all(Grid((partner,), surface, tuple(key[2] for key in missing), asked))
         found.update((key, decision) for key, [decision] in zip(missing, rows, strict=True))
         _remember(self._received, found)
         return {number: found[key] for number, key in keys.items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from typing import NamedTuple
@@ -162,6 +163,27 @@ class Question(NamedTuple):
 
     action: Action
     purpose: Purpose | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Many questions in one: each of `asked` about each of `labels` and each of `partners`."""
+
+    partners: tuple[PartnerRef, ...]
+    surface: Surface
+    labels: tuple[LabelInSet, ...]
+    asked: tuple[Question, ...]
+
+    @property
+    def cells(self) -> int:
+        """How many decisions it takes."""
+        return len(self.partners) * len(self.labels) * len(self.asked)
+
+    def pieces(self, cells: int) -> Iterator[Grid]:
+        """The same in order, cut into grids of about so many decisions: whole labels, at least one."""
+        width = max(1, cells // max(1, len(self.partners) * len(self.asked)))
+        for start in range(0, len(self.labels), width):
+            yield replace(self, labels=self.labels[start : start + width])
 
 
 @dataclass(frozen=True, slots=True)

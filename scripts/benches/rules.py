@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import random
 import tempfile
 from collections.abc import Iterator
@@ -11,18 +12,20 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import engine
 from measure import Bar, Figure, Run, Scale, compare, timed
 from worlds import FOLLOWER, HUB, LABELS, SEED, make_pair
 
 from factory import START_TIME, card_of
-from gateway import audit, policy
+from gateway import audit, enumerating, policy
 from gateway.audit import EventKind
 from gateway.columns import Rows, counting, select_delta
 from gateway.config import read_policies
 from gateway.crypto import merkle
 from gateway.crypto.checkpoint import VerifierKey
-from gateway.model import ENTRY_GROUPS, FieldGroup, Label, LabelWords, Surface
-from gateway.policy import LabelInSet, PartnerRef
+from gateway.model import ENTRY_GROUPS, FieldGroup, HandlingCode, Label, LabelWords, Restriction, Surface, VictimStatus
+from gateway.policy import SCHEMA, Action, Grid, LabelInSet, PartnerRef, Question
+from gateway.policy.deciding import label_attributes, partner_attributes
 
 POLICIES = Path(__file__).parents[2] / "policies"
 
@@ -62,6 +65,8 @@ def bench_policy(scale: Scale) -> Iterator[Figure]:
     one_call = "decide, one request a call"
     yield from compare("policy.fill", fill, {one_call: one_by_one}, unit="decisions/s", rounds=scale.rounds)
 
+    yield from _enumerated(policy.load(texts, on=today), scale)
+
     count = scale.size(1_000_000, 50_000)
     source = random.Random(SEED)
     numbers = [source.randrange(1, len(LABELS) + 1) for _ in range(count)]
@@ -90,6 +95,66 @@ def bench_policy(scale: Scale) -> Iterator[Figure]:
     [applied] = compare("policy.apply", apply, {plain: one_a_call}, unit="decisions/s", rounds=scale.rounds)
     yield applied
     yield Figure("policy.apply.rate", applied.value / 1e6, "M/s", bar=Bar(10, at_least=20))
+
+
+def _enumerated(rules: policy.PolicySet, scale: Scale) -> Iterator[Figure]:
+    """The whole policy: every party of every agreement, every label that the closed lists make, every field group."""
+    words = itertools.product(
+        ((HUB[:2], ()), ("XB", ("XC",))),
+        HandlingCode,
+        VictimStatus,
+        ((), *((tag,) for tag in Restriction)),
+        "AC",
+        "134",
+    )
+    labels = tuple(
+        LabelInSet(
+            f"{HUB}/identified",
+            Label(f"{owner}-NCVI", owner, code, "icse:1", status, source + level, "XA Act", tags, onward),
+        )
+        for (owner, onward), code, status, tags, source, level in words
+    )
+    countries = sorted(frozenset().union(*rules.agreements.values()))
+    partners = tuple(
+        PartnerRef(f"{country}-{unit}", country)
+        for country in countries
+        for unit in ("NCVI", "COAST", "BORDER", "ICAC")
+    )
+    asked = tuple(Question(Action.share(group)) for group in ENTRY_GROUPS)
+    grid = Grid(partners, Surface.SEALED, labels if not scale.quick else labels[::40], asked)
+    processes = len(os.sched_getaffinity(0))
+    counted: set[int] = set()
+
+    def ours() -> Run:
+        def run() -> None:
+            rows = enumerating.decide_all(rules, grid, processes=processes)
+            counted.add(sum(decision.allowed for row in rows for decision in row))
+
+        return timed(run, grid.cells)
+
+    parents = {
+        p: [{"type": "Agreement", "id": n} for n, of in rules.agreements.items() if p.jurisdiction in of]
+        for p in partners
+    }
+    bare_partners = [
+        {"uid": {"type": "Partner", "id": p.agency}, "attrs": partner_attributes(p), "parents": parents[p]}
+        for p in partners
+    ]
+    bare_labels = [
+        {"uid": {"type": "Label", "id": str(n)}, "attrs": label_attributes(held), "parents": []}
+        for n, held in enumerate(grid.labels)
+    ]
+    texts = "\n".join(text for path, text in rules.texts.items() if path != SCHEMA), rules.texts[SCHEMA]
+
+    def bare() -> Run:
+        actions = [str(question.action) for question in asked]
+        return timed(lambda: engine.decide(texts, bare_partners, actions, bare_labels, processes), grid.cells)
+
+    plain = "is_authorized_batch, as many processes"
+    bars = {plain: Bar(10, at_least=0.8)}
+    yield from compare("policy.enumerate", ours, {plain: bare}, unit="decisions/s", rounds=scale.rounds, bars=bars)
+    assert len(counted) == 1
+    assert 0 < counted.pop() < grid.cells
 
 
 def bench_audit(scale: Scale) -> Iterator[Figure]:
