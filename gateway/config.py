@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from gateway.crypto.keys import SealingKey
 from gateway.errors import ConfigError, MalformedError
 from gateway.model import AGENCY, JURISDICTION, TLS_PIN
-from gateway.policy import FEDERATION, PLACE, SCHEMA
+from gateway.policy import FEDERATION, PAGE, PLACE, SCHEMA
 
 SETTINGS_FILE = "gateway.toml"
 DATABASE_VARIABLE = "GATEWAY_DATABASE_URL"
@@ -34,6 +34,7 @@ MAX_POLICY_BYTES = 256 * 1024  # one policy file: some hundred rules
 MAX_POLICY_FILES = 1024  # of one jurisdiction and the federation together
 MIN_QUORUM = 2  # four eyes; one administrator alone only in a demo
 EXAMPLES = "examples.toml"
+TEMPLATES = "templates"  # beside the jurisdictions that ship: rules to copy from, never opened here
 READ_BY_PEOPLE = "README.md"
 DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://.+")  # the drivers that `store` has
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -229,10 +230,16 @@ def read_examples(folder: Path, jurisdiction: str) -> dict[str, str]:
     return {name.split("/")[0]: _read_text(folder / name, name, MAX_POLICY_BYTES) for name in names}
 
 
+def read_pages(folder: Path, jurisdiction: str) -> dict[str, str]:
+    """The pages made of those rules (`policy.describe`): relative path to content, as far as they are there."""
+    names = [name for name in _policy_files(folder, jurisdiction) if name.endswith(f"/{PAGE}")]
+    return {name: _read_text(folder / name, name, MAX_POLICY_BYTES) for name in names}
+
+
 def _check_top(folder: Path) -> None:
-    """ConfigError for anything in the policy folder that is not the schema, a README or a folder of rules."""
+    """ConfigError for anything in the policy folder but the schema, a README and the folders of rules and templates."""
     for entry in _entries(folder, "policies"):
-        known = entry.name in (SCHEMA, READ_BY_PEOPLE, FEDERATION) or JURISDICTION.fullmatch(entry.name)
+        known = entry.name in (SCHEMA, READ_BY_PEOPLE, FEDERATION, TEMPLATES) or JURISDICTION.fullmatch(entry.name)
         if not known or entry.is_symlink():
             raise ConfigError("an unexpected file among the policies", place=entry.name)
 
@@ -250,7 +257,7 @@ def _policy_files(folder: Path, jurisdiction: str) -> list[str]:
             name = f"{part}/{entry.name}"
             if entry.is_symlink() or not entry.is_file():
                 raise ConfigError("a policy is not an ordinary file", place=name)
-            if PLACE.fullmatch(name) is None and entry.name not in (EXAMPLES, READ_BY_PEOPLE):
+            if PLACE.fullmatch(name) is None and entry.name not in (EXAMPLES, READ_BY_PEOPLE, PAGE):
                 raise ConfigError("an unexpected file among the policies", place=name)
             names.append(name)
     if len(names) > MAX_POLICY_FILES:

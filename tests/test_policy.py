@@ -112,6 +112,8 @@ def test_rule_with_an_empty_annotation_is_refused(name: str) -> None:
         (permit(obligation="no_onward(3)"), "number of days"),
         (permit(obligation="no_onward, no_onward"), "twice"),
         (permit(obligation=""), "closed list"),
+        (permit(reviewed_by="nobody: template"), "nobody has reviewed it"),
+        (permit(reviewed_by="Nobody yet"), "nobody has reviewed it"),
         (permit(obligatoin="no_onward"), "unknown annotation @obligatoin"),
         (permit(id="Not An Id"), "@id is not"),
         (permit(says="two\\nlines"), "not one line"),

@@ -21,6 +21,7 @@ Standard: the Cedar language 4 (docs.cedarpolicy.com), through `cedarpy`.
 """
 
 from gateway.policy.deciding import PolicySet, load
+from gateway.policy.describing import PAGE, describe, plain
 from gateway.policy.examples import Example, parse_examples, try_example
 from gateway.policy.loading import FEDERATION, PLACE, SCHEMA, digest_texts
 from gateway.policy.words import (
@@ -44,6 +45,7 @@ from gateway.policy.words import (
 
 __all__ = [
     "FEDERATION",
+    "PAGE",
     "PLACE",
     "SCHEMA",
     "Action",
@@ -64,8 +66,10 @@ __all__ = [
     "Rule",
     "RuleKind",
     "ShareRequest",
+    "describe",
     "digest_texts",
     "load",
     "parse_examples",
+    "plain",
     "try_example",
 ]

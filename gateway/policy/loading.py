@@ -21,6 +21,7 @@ PLACE = re.compile(r"(00-federation|[A-Z]{2})/([a-z0-9]+(?:-[a-z0-9]+)*)\.cedar"
 AGREEMENT = re.compile(r"agreement((?:-[a-z]{2})+)")
 RULE_ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+NOBODY = "nobody"  # how @reviewed_by begins in a template's rules, until an office stands there
 REQUIRED = ("id", "law", "says", "reviewed_by", "valid_until")
 MAX_RULES = 4096  # rules of one set: a country has dozens; more would make each decision slow
 MAX_ID_CHARS = 64  # a rule id stands in every decision receipt
@@ -192,6 +193,12 @@ def _rule(path: str, number: int, form: dict[str, object]) -> Rule:
             raise ConfigError(f"@{name} is longer than {MAX_TEXT_CHARS} characters or not one line", place=place)
     if RULE_ID.fullmatch(notes["id"]) is None or len(notes["id"]) > MAX_ID_CHARS:
         raise ConfigError("@id is not lower-case words joined by hyphens", place=place)
+    if notes["reviewed_by"].strip().casefold().startswith(NOBODY):
+        raise ConfigError(
+            "the rule is a template's: nobody has reviewed it",
+            place=place,
+            remedy="put your own law into it, have it reviewed, and name the office in @reviewed_by",
+        )
     kind = RuleKind(str(form["effect"]))
     return Rule(
         id=notes["id"],
