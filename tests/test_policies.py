@@ -22,7 +22,7 @@ from gateway.model import ENTRY_GROUPS, FieldGroup, HandlingCode, Label, Restric
 
 FOLDER = Path(__file__).parent.parent / "policies"
 DAY = date(2026, 11, 22)
-COUNTRIES = ("XA", "XB", "XC")
+COUNTRIES = ("XA", "XB", "XC", "XD", "XE")
 FILES = sorted({path for country in COUNTRIES for path in read_policies(FOLDER, country)} - {policy.SCHEMA})
 
 
