@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.cli.people import Admin, AdminPassphrase, KeyFile, guarded
-from gateway.cli.shell import Shell, bold, command, plain
+from gateway.cli.shell import Shell, amount, bold, command, plain
 from gateway.config import read_examples, read_pages, read_policies
 from gateway.errors import ConfigError, MalformedError, NotFoundError
 from gateway.keyadmin import activate_policy
@@ -29,12 +30,25 @@ from gateway.policy import (
     try_example,
 )
 
+if TYPE_CHECKING:
+    from gateway.exchange.rehearsing import EntryChange
+
 policy_app = typer.Typer(
     add_completion=False, help="Sharing policy: what may leave, to whom, under which law.", no_args_is_help=True
 )
 COMMANDS = {"policy": policy_app}
 
 WITH_PURPOSE = (Action.LOOK_UP, Action.REFER)
+TOLD_EVERY = 10_000
+DIFFERENCE_COLUMNS = {
+    "partner": "partner",
+    "set": "set",
+    "label": "label",
+    "entries": "entries",
+    "change": "comes (+) and goes (-)",
+    "duties": "duties",
+    "rules": "rules",
+}
 EXPLAIN_COLUMNS = {"action": "action", "outcome": "outcome", "rules": "rules", "obligations": "duties"}
 
 
@@ -129,6 +143,43 @@ def policy_explain(
         shell.show(None, "", plain(str(row["sentence"])))
 
 
+@command(policy_app, "diff")
+def policy_diff(
+    shell: Shell,
+    *,
+    folder: Annotated[Path, typer.Argument(help="The folder of the changed policy.")],
+    partner: Annotated[str, typer.Option(help="Only this partner.")] = "",
+    on: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="As it would be on this day (UTC).")] = None,
+    entries: Annotated[Path | None, typer.Option(help="Write each entry that would come or go into this file.")] = None,
+) -> None:
+    """Say what a changed policy would start and stop sharing, with whom, and what it would take, before it is in force.
+
+    Compared with the policy in force, over the labels and entries that exist now. Nothing changes by it.
+    """
+    from gateway.exchange import Exchange  # noqa: PLC0415  the exchange is slow to import
+    from gateway.exchange.rehearsing import describe, entry_changes, rehearse  # noqa: PLC0415
+
+    after = load(read_policies(folder, shell.settings().jurisdiction), on=on.date() if on else _today())
+    with shell.node() as node:
+        with node.store.reading() as tx:
+            if partner:
+                tx.people.partner(partner)
+            found = rehearse(tx, node, node.policy, after, partner=partner)
+        written = 0
+        if entries is not None:
+            listed = entry_changes(node, Exchange(node).shelf, found)
+            written = _write_entries(shell, entries, listed)
+    rows = [describe(one) for one in found.changes]
+    if shell.as_json:
+        shell.show({"before": found.before, "after": found.after, "changes": rows, "entries_written": written})
+        return
+    shell.table(
+        [_difference_row(row) for row in rows], DIFFERENCE_COLUMNS, "Nothing would be shared or taken otherwise."
+    )
+    if entries is not None:
+        shell.note(f"{amount(written, 'entry', 'entries')} in {entries}")
+
+
 @command(policy_app, "activate")
 def policy_activate(
     shell: Shell, *, admin: Admin, key_file: KeyFile = None, admin_passphrase_file: AdminPassphrase = None
@@ -138,6 +189,65 @@ def policy_activate(
         check_policies(node.settings.policies_folder, node.settings.jurisdiction)
         act = activate_policy(node)
         guarded(shell, node, act, admin=admin, key_file=key_file, passphrase_file=admin_passphrase_file)
+
+
+def _difference_row(row: dict[str, object]) -> dict[str, object]:
+    """One line for people; a field group with how many entries have something in it."""
+    words = _words(row["attributes"])
+    moved = [f"{sign}{group} ({count:,})" for sign, group, count in _moved(row)]
+    if row["way"] == "take":
+        moved = ["taken from now on" if row["taken"] else "taken no more"]
+    duties = row.get("duties_before") != row.get("duties_after")
+    before, after = (", ".join(_texts(row, f"rules_{when}")) or "no rule" for when in ("before", "after"))
+    return {
+        "partner": row["partner"],
+        "set": row["set"],
+        "label": f"{row['label']}: {words}",
+        "entries": row["entries"],
+        "change": " ".join(moved) or "-",
+        "duties": f"{_duty_words(row, 'before')} > {_duty_words(row, 'after')}" if duties else "-",
+        "rules": f"{before} > {after}" if before != after else before,
+    }
+
+
+def _moved(row: dict[str, object]) -> Iterator[tuple[str, str, int]]:
+    for sign, name in (("+", "started"), ("-", "stopped")):
+        counts = row.get(name, {})
+        if isinstance(counts, dict):
+            yield from ((sign, group, count) for group, count in counts.items())
+
+
+def _duty_words(row: dict[str, object], when: str) -> str:
+    return ", ".join(_texts(row, f"duties_{when}")) or "none"
+
+
+def _texts(row: dict[str, object], name: str) -> list[str]:
+    found = row.get(name, [])
+    return [str(one) for one in found] if isinstance(found, list) else []
+
+
+def _words(attributes: object) -> str:
+    label = Label.from_json(attributes)
+    return ", ".join([label.handling, label.category, label.victim_status, label.evaluation, *label.restrictions])
+
+
+def _write_entries(shell: Shell, path: Path, listed: Iterable[EntryChange]) -> int:
+    """One line for each partner and entry, tab-separated: partner, set, entry, what comes, what goes."""
+    count = 0
+    try:
+        with path.open("x", encoding="ascii") as file, shell.progress("Listing entries", "entries") as told:
+            file.write("partner\tset\tentry\tstarted\tstopped\n")
+            for one in listed:
+                moved = (",".join(sorted(groups)) for groups in (one.started, one.stopped))
+                file.write("\t".join((one.partner, one.set_name, one.entry, *moved)) + "\n")
+                count += 1
+                if count % TOLD_EVERY == 0:
+                    told(count, 0)
+    except OSError as error:
+        raise ConfigError(
+            f"the file cannot be written: {error.strerror}", remedy="name one that does not exist"
+        ) from error
+    return count
 
 
 def check_policies(folder: Path, jurisdiction: str) -> dict[str, object]:

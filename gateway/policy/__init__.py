@@ -22,6 +22,7 @@ Standard: the Cedar language 4 (docs.cedarpolicy.com), through `cedarpy`.
 
 from gateway.policy.deciding import PolicySet, load
 from gateway.policy.describing import PAGE, describe, plain
+from gateway.policy.differing import IntakeChange, ShareChange, intake_changes, share_changes
 from gateway.policy.examples import Example, parse_examples, try_example
 from gateway.policy.loading import FEDERATION, PLACE, SCHEMA, digest_texts
 from gateway.policy.words import (
@@ -55,6 +56,7 @@ __all__ = [
     "Example",
     "Explanation",
     "Grid",
+    "IntakeChange",
     "LabelInSet",
     "LabelRights",
     "Obligation",
@@ -65,11 +67,14 @@ __all__ = [
     "Reason",
     "Rule",
     "RuleKind",
+    "ShareChange",
     "ShareRequest",
     "describe",
     "digest_texts",
+    "intake_changes",
     "load",
     "parse_examples",
     "plain",
+    "share_changes",
     "try_example",
 ]
