@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
@@ -23,12 +24,23 @@ from gateway.model import ENTRY_GROUPS, FieldGroup, HandlingCode, Label, Restric
 FOLDER = Path(__file__).parent.parent / "policies"
 DAY = date(2026, 11, 22)
 COUNTRIES = ("XA", "XB", "XC", "XD", "XE")
-FILES = sorted({path for country in COUNTRIES for path in read_policies(FOLDER, country)} - {policy.SCHEMA})
+TEMPLATE = FOLDER / "templates" / "eu-2016-680"
+ADAPTED = "XT"  # the template as a country's folder, once an office has reviewed it
+EVERY = (*COUNTRIES, ADAPTED)
 
 
 @cache
 def texts(country: str) -> dict[str, str]:
-    return read_policies(FOLDER, country)
+    if country != ADAPTED:
+        return read_policies(FOLDER, country)
+    shared = {path: text for path, text in texts("XA").items() if not path.startswith("XA/")}
+    reviewed = '@reviewed_by("XT Ministry of Justice")'
+    own = {f"XT/{path.name}": path.read_text(encoding="utf-8") for path in TEMPLATE.glob("*.cedar")}
+    return {**shared, **{path: text.replace(MARKER, reviewed) for path, text in own.items()}}
+
+
+MARKER = '@reviewed_by("nobody: template")'
+FILES = sorted({path for country in EVERY for path in texts(country)} - {policy.SCHEMA})
 
 
 @cache
@@ -39,19 +51,21 @@ def policies(country: str) -> policy.PolicySet:
 @cache
 def examples(country: str) -> tuple[policy.Example, ...]:
     """The examples that this country's gateway decides: its own, and the federation's that name it."""
-    found = read_examples(FOLDER, country)
+    found = read_examples(FOLDER, "XA" if country == ADAPTED else country)
+    if country == ADAPTED:
+        found[ADAPTED] = (TEMPLATE / "examples.toml").read_text(encoding="utf-8")
     every = [example for folder in sorted(found) for example in policy.parse_examples(found[folder], folder)]
     return tuple(example for example in every if example.us == country)
 
 
 @pytest.mark.parametrize(
-    "example", [e for country in COUNTRIES for e in examples(country)], ids=lambda example: example.place
+    "example", [e for country in EVERY for e in examples(country)], ids=lambda example: example.place
 )
 def test_worked_example_is_decided_as_written(example: policy.Example) -> None:
     assert policy.try_example(example, policies(example.us)) == (), example.why
 
 
-@pytest.mark.parametrize("country", COUNTRIES)
+@pytest.mark.parametrize("country", EVERY)
 def test_every_rule_decides_at_least_one_example(country: str) -> None:
     own = {rule.id for rule in policies(country).rules.values() if not rule.path.startswith(policy.FEDERATION)}
     assert own <= {rule for example in examples(country) for rule in example.rules}
@@ -68,6 +82,44 @@ def test_no_rule_that_ships_lapses_soon(country: str) -> None:
     good_until = policies(country).good_until
     assert good_until is not None
     assert good_until >= date(2034, 1, 1)
+
+
+# --- the template ---
+
+
+def test_the_template_is_marked_and_is_refused_where_it_is_copied_unchanged(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    shutil.copy(FOLDER / policy.SCHEMA, folder)
+    shutil.copytree(FOLDER / policy.FEDERATION, folder / policy.FEDERATION)
+    shutil.copytree(TEMPLATE, folder / ADAPTED)
+    for text in (path.read_text(encoding="utf-8") for path in TEMPLATE.glob("*.cedar")):
+        assert text.startswith("// TEMPLATE, reviewed by nobody.")
+        assert text.count(MARKER) == text.count("@reviewed_by")
+    with pytest.raises(ConfigError, match="nobody has reviewed it"):
+        policy.load(read_policies(folder, ADAPTED), on=DAY)
+    # One rule that is left as it came is enough.
+    for path in (folder / ADAPTED).glob("*.cedar"):
+        path.write_text(path.read_text().replace(MARKER, '@reviewed_by("XT Ministry of Justice")'))
+    assert policy.load(read_policies(folder, ADAPTED), on=DAY).digest == policies(ADAPTED).digest
+    last = folder / ADAPTED / "agreement-xy.cedar"
+    last.write_text(MARKER.join(last.read_text().rsplit('@reviewed_by("XT Ministry of Justice")', 1)))
+    with pytest.raises(ConfigError, match="nobody has reviewed it"):
+        policy.load(read_policies(folder, ADAPTED), on=DAY)
+
+
+def test_no_gateway_loads_a_template() -> None:
+    assert not (FOLDER / ADAPTED).exists()
+    assert not any("templates" in path for country in COUNTRIES for path in texts(country))
+
+
+def test_each_rule_of_the_template_cites_article_and_paragraph() -> None:
+    own = [rule for rule in policies(ADAPTED).rules.values() if rule.path.startswith("XT/")]
+    cited = [re.match(r"Directive \(EU\) 2016/680, Article (3[5-9])\(\d\)", rule.law) for rule in own]
+    assert all(cited)
+    assert {found[1] for found in cited} == {"35", "36", "37", "38", "39"}
+    for rule, found in zip(own, cited, strict=True):
+        assert rule.id.startswith(f"eu-{found[1]}-")
 
 
 # --- mutants: a slip in any rule must change at least one example ---
