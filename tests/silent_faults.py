@@ -74,7 +74,8 @@ def _replace(
             for one, rows, _ in made
         ]
         leaf = tx.log.append([], blocks=[block.digest for block in blocks])
-        shelf.put(tx, found.id, CHANGES, blocks, first_leaf=leaf)
+        arrived = [one.block.arrived for one, _, _ in made]
+        shelf.put(tx, found.id, CHANGES, blocks, first_leaf=leaf, arrived=arrived)
         tx.blocks.drop(found.id, [one.block.id or 0 for one in held])
         pairs = zip(made, blocks, strict=True)
         sums.add([(one.block.label, rows, block.parts) for (one, rows, new), block in pairs if new])

@@ -530,3 +530,32 @@ def test_people_can_ask_for_it(desk: Path) -> None:
     assert (said["blocks_before"], said["blocks_after"]) == (6, 1)
     assert said["saved_bytes"] > 1_000
     assert "there is nothing to join" in gateway("set", "compact", "found").stdout
+
+
+# When what was joined came
+
+
+def test_joining_in_a_mirror_never_makes_an_entry_younger_nor_much_older(
+    network: Network, xa: Exchange, xb: Exchange, clock: FakeClock
+) -> None:
+    """XA has XB delete these entries after 365 days: what came within twelve of them may be one block."""
+    came: dict[int, int] = {}
+    for number in range(60):
+        imported(xa, drafts(2, first=2 * number, handling=HandlingCode.H1))
+        asyncio.run(network.sync("XB-NCVI", "XA-NCVI").pull())
+        for entry in held_entries(xb, SET):
+            came.setdefault(entry, clock())
+        clock.advance(DAY)
+    forget_signed_pages(xb)
+    before = len(blocks_of(xb))
+    assert xb.compacting.compact(SET).old > 0
+    after = blocks_of(xb)
+    assert 5 <= len(after) < before
+    for row in after:
+        with xb.node.store.reading() as tx:
+            entries = decode(xb.shelf.get(tx, row)).ints("entry_id").tolist()
+        times = [came[entry] for entry in entries]
+        assert row.arrived == min(times)
+        assert max(times) - min(times) < 12 * DAY
+    # An own set has no such day.
+    assert xa.compacting.compact(SET).new < 5

@@ -27,7 +27,7 @@ from gateway.exchange.changes import Held, Sums, supersede
 from gateway.exchange.labels import digest_key, parsed_label, seal_digest_key, stored_label
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.recovering import Recovering
-from gateway.exchange.shelf import BARRED, CHANGES, REFUSED, REMOVALS, Shelf, block_id
+from gateway.exchange.shelf import BARE, BARRED, CHANGES, EXPIRED, REFUSED, REMOVALS, Shelf, block_id
 from gateway.exchange.sorting import PageSorter, PageWork
 from gateway.interchange import START, Cursor, FeedHead, PageHead, PageLabel, page_front, parse_page
 from gateway.mailbox import Mailbox
@@ -122,8 +122,9 @@ class Mirrors:
         held = {row.number: LabelInSet(mirror.name, stored_label(row)) for row in tx.sets.labels(set_id)}
         partner = PartnerRef(mirror.hub, mirror.hub[:2])
         taken = self._node.policy.receivable(partner, Surface.SEALED, held)
+        # What the never-again list keeps away was judged by nobody; what a duty has deleted was taken.
         judged = [(label, kind) for label, kind in kinds if label in taken and kind != BARRED]
-        return any(taken[label].allowed != (kind == CHANGES) for label, kind in judged)
+        return any(taken[label].allowed != (kind in (CHANGES, EXPIRED)) for label, kind in judged)
 
     def note_head(self, sender: str, raw: bytes) -> FeedHead:
         """Verify a hub's feed head and keep it; returns it. It came in an envelope signed by `sender`."""
@@ -311,8 +312,9 @@ class Mirrors:
         for kind, arrived in kinds:
             if arrived:
                 blocks, rows = [one.block for one in arrived], [one.rows for one in arrived]
-                items = [one.items for one in arrived] if kind in (REFUSED, BARRED) else ()
-                self._shelf.put(tx, set_id, kind, blocks, first_leaf=leaf, items=items, rows=rows)
+                items = [one.items for one in arrived] if kind in BARE else ()
+                now = self._node.clock()
+                self._shelf.put(tx, set_id, kind, blocks, first_leaf=leaf, items=items, rows=rows, arrived=now)
                 leaf += len(arrived)
 
     def _acknowledge(self, tx: Transaction, page: PageHead, work: PageWork, replaced: list[Held]) -> None:
@@ -368,7 +370,7 @@ class Mirrors:
             for piece in cut(rows)
         ]
         leaf = tx.log.append([], blocks=[block.digest for block in blocks])
-        self._shelf.put(tx, set_id, REMOVALS, blocks, first_leaf=leaf)
+        self._shelf.put(tx, set_id, REMOVALS, blocks, first_leaf=leaf, arrived=self._node.clock())
 
     def _compare(self, tx: Transaction, set_id: int, head: FeedHead, page: PageHead, sums: Sums) -> str:
         """equal or different once the mirror stands where the head does; unknown on the way there."""

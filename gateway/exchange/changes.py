@@ -11,7 +11,7 @@ from gateway.columns import digest
 from gateway.columns.block import decode
 from gateway.columns.digest import EMPTY, Sum
 from gateway.columns.rows import EXISTENCE, GROUP_CODES, Index, Ints, Rows, columns_of, concat, grouped
-from gateway.exchange.shelf import BARRED, REFUSED, Shelf, block_id
+from gateway.exchange.shelf import BARE, Shelf, block_id
 from gateway.model import FieldGroup
 from gateway.store import Transaction
 from gateway.store.tables import BlockRow
@@ -134,7 +134,7 @@ def supersede(
     """Take what is held of these entries out of the sums, and return it; blocks that are `leaving` go by themselves."""
     held = [one for one in held_rows(tx, shelf, set_id, entry_ids) if block_id(one.block) not in leaving]
     for one in held:
-        if one.block.kind in (REFUSED, BARRED):
+        if one.block.kind in BARE:
             _take_refused_away(tx, shelf, one, sums)
         else:
             sums.take_away(one.block.label, one.rows, one.parts)

@@ -24,6 +24,9 @@ Rules:
 - Withdrawals of an own set, and replaced rows whose successor is in the same batch, are forgotten when they are older
   than `history_days`. A follower that stands before that horizon and began before it is told to compare (`Server`).
 - Mirrors remember withdrawals for ever: some ten bytes each.
+- A joined block came when the oldest of its rows came, so that joining never puts off a day on which a label's duty has
+  its entries deleted (`duties`). And under such a duty only rows are joined that came within a thirtieth of its days of
+  each other: so much earlier they may go.
 """
 
 from __future__ import annotations
@@ -40,11 +43,13 @@ from gateway.columns.rows import Ints, Mask, Rows, concat, constant, grouped, in
 from gateway.columns.sketch import among
 from gateway.errors import ConflictError, OverloadedError
 from gateway.exchange.changes import pack_items
-from gateway.exchange.contents import BARE, kept_items
+from gateway.exchange.contents import kept_items
 from gateway.exchange.paging import SEGMENT_SEQS, cost
-from gateway.exchange.shelf import CHANGES, HISTORY, REMOVALS, Shelf, block_id, stored_header
+from gateway.exchange.shelf import BARE, CHANGES, HISTORY, REMOVALS, Shelf, block_id, stored_header
 from gateway.model import ChangeKind
 from gateway.node import Node
+from gateway.policy import Duty
+from gateway.policy.duties import days_of
 from gateway.store import Transaction
 from gateway.store.tables import BlockRow, HashSet
 
@@ -58,6 +63,7 @@ LOOK_BLOCKS = 64  # new ones; a large set has thousands, which are half a second
 LOOK_SECONDS = 3_600
 AWAY_DAYS = 7  # a follower that was not heard of for so long reads whole pages as well
 HISTORY_COLUMNS = ("kind", "seq", "entry_id", "version", "changed_at", "prev_seq", "prev_label")
+WINDOWS_OF_A_TERM = 30  # so many blocks stay apart at the least of what is to be deleted some day
 DAY_SECONDS = 86_400
 
 
@@ -89,14 +95,16 @@ class _Chain:
     label: int
     digest: bytes  # of the label
     shape: int
+    window: int = 0  # of arrival, where the label's entries are to be deleted some day
     parts: str = ""
 
 
 @dataclass(slots=True)
 class _Piece:
-    """Rows that go to one chain, with their items by group code where there are no values."""
+    """Rows that go to one chain, with their items by group code where there are no values; when the oldest came."""
 
     rows: Rows
+    arrived: int
     items: dict[int, Ints] = field(default_factory=dict)
 
 
@@ -105,6 +113,7 @@ class _Batch:
     """What one transaction makes of some blocks."""
 
     pieces: dict[_Chain, list[_Piece]] = field(default_factory=dict)
+    windows: Mapping[int, int] = field(default_factory=dict)  # by label: seconds of arrival that are joined
     forgotten: int = 0
     horizon: int = 0
 
@@ -182,8 +191,9 @@ class Compacting:
             rows = [row for row in tx.blocks.of_set(set_id) if _is_settled(row, hash_set, settled)]
             with self._shelf.index(tx, set_id) as index:
                 dead = {block_id(row): row.count - int(index.live_rows(block_id(row)).sum()) for row in rows}
+            windows = _windows(tx, hash_set)
         loose = [row for row in rows if block_id(row) not in self._solid]
-        jobs = [list(job) for job in _jobs_of(loose, hash_set, dead)]
+        jobs = [list(job) for job in _jobs_of(loose, hash_set, dead, windows)]
         if not jobs:
             self._tidy[set_id] = state
         return jobs
@@ -213,7 +223,7 @@ class Compacting:
             read = [decode(block) for block in self._shelf.get_all(tx, stored)]
             with self._shelf.index(tx, set_id) as index:
                 current = [_current(index, row, rows) for row, rows in zip(stored, read, strict=True)]
-            batch = _Batch()
+            batch = _Batch(windows=_windows(tx, hash_set))
             for row, rows, mask in zip(stored, read, current, strict=True):
                 self._sort(tx, batch, hash_set, row, rows, mask)
             if not hash_set.hub:
@@ -225,21 +235,27 @@ class Compacting:
             event = self._event(tx, hash_set, stored, blocks, batch.forgotten)
             leaf, first = tx.log.append([event], blocks=[block.digest for block in blocks]), tx.blocks.next_id()
             for of, some, items in made:
-                self._shelf.put(tx, set_id, of.kind, some, first_leaf=leaf, items=items)
+                arrived = min(piece.arrived for piece in batch.pieces[of])
+                self._shelf.put(tx, set_id, of.kind, some, first_leaf=leaf, items=items, arrived=arrived)
                 leaf += len(some)
             tx.blocks.drop(set_id, [block_id(row) for row in stored])
             if batch.horizon > hash_set.horizon:
                 tx.sets.set_horizon(set_id, batch.horizon)
-        self._note_solid(hash_set, stored, [(of, len(some)) for of, some, _ in made], first)
+        self._note_solid(hash_set, stored, [(of, len(some)) for of, some, _ in made], first, batch.windows)
         before = sum(_bytes(stored_header(row)) for row in stored)
         after = sum(_bytes(block.header) for block in blocks)
         return Compacted(len(stored), len(blocks), batch.forgotten, before - after)
 
     def _note_solid(
-        self, hash_set: HashSet, stored: Sequence[BlockRow], made: Sequence[tuple[_Chain, int]], first: int
+        self,
+        hash_set: HashSet,
+        stored: Sequence[BlockRow],
+        made: Sequence[tuple[_Chain, int]],
+        first: int,
+        windows: Mapping[int, int],
     ) -> None:
         """Remember chains that have as many blocks as before, so that they are not written anew for ever."""
-        old, new = Counter(_chain_of(row, hash_set) for row in stored), Counter[_Chain]()
+        old, new = Counter(_chain_of(row, hash_set, windows) for row in stored), Counter[_Chain]()
         for of, count in made:
             new[replace(of, parts="")] += count
         for of, count in made:
@@ -267,25 +283,28 @@ class Compacting:
     ) -> None:
         """Part the rows of a block: those that are current, and those of which no more than their place stays."""
         if row.kind == HISTORY:
-            self._put(batch, hash_set, row, _Piece(rows), HISTORY)
+            self._put(batch, hash_set, row, _Piece(rows, row.arrived), HISTORY)
             return
         items: dict[int, Ints] = {}
         if row.kind in BARE:
             kept = kept_items(self._shelf.items(tx, row), row.count)
             items = {part: found[current] for part, found in kept.items()}
-        self._put(batch, hash_set, row, _Piece(rows.take(current), items), row.kind)
+        self._put(batch, hash_set, row, _Piece(rows.take(current), row.arrived, items), row.kind)
         if hash_set.hub:
             batch.forgotten += row.count - int(current.sum())
         elif not current.all():
-            self._put(batch, hash_set, row, _Piece(rows.take(~current).select(HISTORY_COLUMNS)), HISTORY)
+            history = rows.take(~current).select(HISTORY_COLUMNS)
+            self._put(batch, hash_set, row, _Piece(history, row.arrived), HISTORY)
 
     def _put(self, batch: _Batch, hash_set: HashSet, row: BlockRow, piece: _Piece, kind: str) -> None:
         """Rows with those of their chains, divided where segments end."""
         parts = " ".join(map(str, sorted(piece.items)))
         digest, shape = stored_header(row).label_digest, piece.rows.shape
+        window = _window(row, batch.windows)
         for segment, where in grouped(_segments(hash_set, piece.rows)):
-            of = _Chain(segment, row.epoch, kind, row.label, digest, shape, parts)
-            batch.add(of, _Piece(piece.rows.take(where), {part: found[where] for part, found in piece.items.items()}))
+            of = _Chain(segment, row.epoch, kind, row.label, digest, shape, window, parts)
+            items = {part: found[where] for part, found in piece.items.items()}
+            batch.add(of, _Piece(piece.rows.take(where), piece.arrived, items))
 
     def _joined(self, hash_set: HashSet, of: _Chain, pieces: Sequence[_Piece]) -> tuple[list[Block], list[bytes]]:
         """The blocks of a chain out of its pieces, with the items of each where there are no values."""
@@ -389,10 +408,12 @@ class Compacting:
 # Which blocks are worth it
 
 
-def _jobs_of(rows: Sequence[BlockRow], hash_set: HashSet, dead: dict[int, int]) -> Iterator[Sequence[BlockRow]]:
+def _jobs_of(
+    rows: Sequence[BlockRow], hash_set: HashSet, dead: dict[int, int], windows: Mapping[int, int]
+) -> Iterator[Sequence[BlockRow]]:
     """Runs of neighbours in one chain that are many and alike, and blocks with many replaced rows."""
     chosen: set[int] = set()
-    keyed = sorted(((_chain_of(row, hash_set), row.first_seq, block_id(row)), row) for row in rows)
+    keyed = sorted(((_chain_of(row, hash_set, windows), row.first_seq, block_id(row)), row) for row in rows)
     for _, members in groupby(keyed, key=lambda pair: pair[0][0]):
         for run in _alike([row for _, row in members]):
             chosen.update(map(block_id, run))
@@ -402,11 +423,24 @@ def _jobs_of(rows: Sequence[BlockRow], hash_set: HashSet, dead: dict[int, int]) 
             yield [row]
 
 
-def _chain_of(row: BlockRow, hash_set: HashSet) -> _Chain:
+def _chain_of(row: BlockRow, hash_set: HashSet, windows: Mapping[int, int]) -> _Chain:
     """The chain of a block. Of one that reaches over the end of a segment the rest will be of the next chain."""
     segment = 0 if hash_set.hub else (row.first_seq - 1) // SEGMENT_SEQS
     header = stored_header(row)
-    return _Chain(segment, row.epoch, row.kind, row.label, header.label_digest, header.shape)
+    window = _window(row, windows)
+    return _Chain(segment, row.epoch, row.kind, row.label, header.label_digest, header.shape, window)
+
+
+def _windows(tx: Transaction, hash_set: HashSet) -> dict[int, int]:
+    """Of each label of a mirror whose entries are to be deleted some day, how many seconds of arrival are joined."""
+    rows = tx.sets.labels(_id(hash_set)) if hash_set.hub else []
+    terms = {row.number: days_of(row.obligations.split(), Duty.RETAIN_DAYS) for row in rows}
+    return {number: max(1, days // WINDOWS_OF_A_TERM) * DAY_SECONDS for number, days in terms.items() if days}
+
+
+def _window(row: BlockRow, windows: Mapping[int, int]) -> int:
+    width = windows.get(row.label)
+    return 0 if width is None else row.arrived // width
 
 
 def _alike(members: Sequence[BlockRow]) -> Iterator[Sequence[BlockRow]]:

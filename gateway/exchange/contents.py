@@ -15,12 +15,11 @@ from gateway.columns.block import decode
 from gateway.columns.digest import Sum
 from gateway.columns.rows import EXISTENCE, Ints, Mask, Rows
 from gateway.errors import ConflictError
-from gateway.exchange.shelf import BARRED, CHANGES, READ_AT_ONCE, REFUSED, Shelf, block_id
+from gateway.exchange.shelf import BARE, CHANGES, READ_AT_ONCE, Shelf, block_id
 from gateway.node import Node
 from gateway.store.tables import BlockRow
 
 _LANE_BYTES = 16  # of one item
-BARE = (REFUSED, BARRED)  # kinds of blocks that hold items in place of values
 
 
 @dataclass(frozen=True, slots=True, eq=False)

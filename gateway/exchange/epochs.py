@@ -64,7 +64,7 @@ class Epochs:
             event = self._node.event(EventKind.EPOCH_BEGUN, actor=self._node.agency, subject=name, details=details)
             leaf = tx.log.append([event], blocks=[block.digest for block in made])
             # New blocks first, old ones after: the index lets the later row of an entry win.
-            self._shelf.put(tx, found.id, CHANGES, made, first_leaf=leaf)
+            self._shelf.put(tx, found.id, CHANGES, made, first_leaf=leaf, arrived=self._node.clock())
             tx.blocks.drop(found.id, [block_id(row) for row in stored])
         return len(stored)
 

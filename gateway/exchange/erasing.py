@@ -24,12 +24,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.approvals import Act, Arguments, Change
-from gateway.audit import Event, EventKind
-from gateway.columns import digest
-from gateway.columns.block import Block, decode, encode_block
+from gateway.audit import EventKind
+from gateway.columns.block import decode
 from gateway.columns.marks import MARK_BYTES, MarkIndex, mask_of, packed_marks
 from gateway.columns.rows import (
     COLUMNS,
@@ -38,21 +37,19 @@ from gateway.columns.rows import (
     ColumnKind,
     Mask,
     Rows,
-    constant,
     counting,
-    grouped,
     integers,
 )
 from gateway.columns.sketch import among
 from gateway.errors import ConflictError, MalformedError
 from gateway.exchange import listfile
 from gateway.exchange.applying import FORGOTTEN_VIEW
-from gateway.exchange.changes import CONTENT_PARTS, Held, Sums, pack_items
+from gateway.exchange.changes import Sums
 from gateway.exchange.labels import digest_key
-from gateway.exchange.ledger import withdraw_entries, withdrawals
+from gateway.exchange.ledger import withdraw_entries
 from gateway.exchange.neveragain import ERASED, REINSTATED, WRONG, Listing, Marker, add, lift, listings
-from gateway.exchange.paging import SEGMENT_SEQS
-from gateway.exchange.shelf import BARRED, CHANGES, HISTORY, Shelf, block_id
+from gateway.exchange.rewriting import Going, Rewriting
+from gateway.exchange.shelf import BARRED, CHANGES, Shelf, block_id
 from gateway.model import (
     CRYPTOGRAPHIC,
     DIGEST_BYTES,
@@ -69,9 +66,6 @@ from gateway.store.tables import BlockRow, HashSet
 
 MAX_DIGESTS = 1_000  # of one order; a proposal with their marks stays far below 128 KiB
 _MARK = re.compile(f"[0-9a-f]{{{2 * MARK_BYTES}}}")
-REWRITTEN_IN_EVENT = 150  # blocks whose old and new digests one event names: 30 KB
-BARE_COLUMNS = ("kind", "seq", "entry_id", "version")
-HISTORY_COLUMNS = (*BARE_COLUMNS, "changed_at", "prev_seq", "prev_label")
 _DIGEST_NAMES = tuple(column.name for column in DIGESTS)
 _DIGEST_PARTS = {EXISTENCE, *(column.group for column in DIGESTS)}
 
@@ -249,36 +243,12 @@ def _read_digest(text: str, place: str) -> list[Rows]:
 # 1. What carries a digest of the order
 
 
-@dataclass(slots=True)
-class _Find:
-    """What of one set is to go. By block: the rows that go, those that are live now, those that stay where they are.
-
-    What neither goes nor stays has been replaced; of an own set it becomes history.
-    """
-
-    hash_set: HashSet
-    gone: dict[int, Mask] = field(default_factory=dict)
-    live: dict[int, Mask] = field(default_factory=dict)
-    stay: dict[int, Mask] = field(default_factory=dict)
-
-    @property
-    def id(self) -> int:
-        """The set's id in the store."""
-        assert self.hash_set.id is not None
-        return self.hash_set.id
-
-    @property
-    def held(self) -> int:
-        """How many entries go that are held now."""
-        return sum(int((mask & self.live[number]).sum()) for number, mask in self.gone.items())
-
-
 @dataclass(frozen=True, slots=True)
 class _Survey:
     """What an order comes to. `alike`: rows that carry none of the listed cryptographic digests."""
 
     listings: list[frozenset[bytes]]
-    finds: list[_Find]
+    finds: list[Going]
     alike: int
     shelf: Shelf
 
@@ -350,7 +320,7 @@ def _joined(entries: Iterable[frozenset[bytes]]) -> list[frozenset[bytes]]:
     return list(dict.fromkeys(found.values()))
 
 
-def _finds(tx: Transaction, shelf: Shelf, carriers: Sequence[_Carrier]) -> list[_Find]:
+def _finds(tx: Transaction, shelf: Shelf, carriers: Sequence[_Carrier]) -> list[Going]:
     """By set, the rows of which nothing may stay: those that carry a mark, and every version of an entry that goes."""
     by_set: dict[str, list[_Carrier]] = {}
     for one in carriers:
@@ -358,8 +328,8 @@ def _finds(tx: Transaction, shelf: Shelf, carriers: Sequence[_Carrier]) -> list[
     return [_find(tx, shelf, some) for some in by_set.values()]
 
 
-def _find(tx: Transaction, shelf: Shelf, carriers: Sequence[_Carrier]) -> _Find:
-    find = _Find(carriers[0].hash_set)
+def _find(tx: Transaction, shelf: Shelf, carriers: Sequence[_Carrier]) -> Going:
+    find = Going(carriers[0].hash_set)
     find.gone = {block_id(one.block): one.mask for one in carriers}
     stored = _with_values(tx, find.hash_set)
     with shelf.index(tx, find.id) as index:
@@ -398,136 +368,7 @@ def _find(tx: Transaction, shelf: Shelf, carriers: Sequence[_Carrier]) -> _Find:
 def _carry_out(node: Node, tx: Transaction, survey: _Survey, told: Mapping[str, object]) -> None:
     """Everything that was found goes; `told` is what the log says of the order."""
     for find in survey.finds:
-        _Erasure(node, tx, survey.shelf, find).run(told)
-
-
-@dataclass(slots=True)
-class _Rewritten:
-    """What comes in place of blocks that go: by kind, with the digests of old and new."""
-
-    old: list[BlockRow] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
-    kept: list[Block] = field(default_factory=list)
-    history: list[Block] = field(default_factory=list)
-    barred: list[Block] = field(default_factory=list)
-    items: list[bytes] = field(default_factory=list)
-    digests: list[list[str]] = field(default_factory=list)
-
-
-class _Erasure:
-    """One set's part of an erasure."""
-
-    def __init__(self, node: Node, tx: Transaction, shelf: Shelf, find: _Find) -> None:
-        self._node, self._tx, self._shelf = node, tx, shelf
-        self._find, self._set = find, find.hash_set
-        self._key = digest_key(node, find.hash_set)
-
-    def run(self, told: Mapping[str, object]) -> None:
-        """Take the rows out of the set's blocks; followers of an own set are told."""
-        tx, set_id, hub = self._tx, self._find.id, self._set.hub
-        # 1. Each block without its rows; what is held of them now.
-        done = _Rewritten()
-        stored = tx.blocks.some(sorted(self._find.gone))
-        for row in stored.values():
-            self._rewrite(done, row)
-        # 2. An own set says that they are withdrawn; their items leave its sums. A mirror's sums stay as they are.
-        withdrawn = [] if hub else withdrawals(self._node, self._shelf, tx, self._set, done.held)
-        sums = Sums(tx, set_id, self._key)
-        if not hub:
-            for one in done.held:
-                sums.take_away(one.block.label, one.rows, one.parts)
-            tx.mail.end_pages(self._set.name, "entries in it were erased")
-        # 3. Leaves, blocks, sums and the set's position; the old blocks go with their keys.
-        events = [*self._withdrawal(withdrawn, told), *self._events(done, told)]
-        coming = [(CHANGES, withdrawn), (CHANGES, done.kept), (HISTORY, done.history), (BARRED, done.barred)]
-        leaf = tx.log.append(events, blocks=[block.digest for _, blocks in coming for block in blocks])
-        for kind, blocks in coming:
-            items = done.items if kind == BARRED else ()
-            self._shelf.put(tx, set_id, kind, blocks, first_leaf=leaf, items=items)
-            leaf += len(blocks)
-        tx.blocks.drop(set_id, [block_id(row) for row in done.old])
-        if withdrawn:
-            seq = self._set.seq + sum(block.header.count for block in withdrawn)
-            tx.sets.advance(set_id, expected_seq=self._set.seq, seq=seq, next_entry=self._set.next_entry)
-        sums.write()
-
-    def _rewrite(self, done: _Rewritten, row: BlockRow) -> None:
-        number = block_id(row)
-        gone, live, stay = self._find.gone[number], self._find.live[number], self._find.stay[number]
-        block = self._shelf.get(self._tx, row)
-        rows = decode(block)
-        kept = self._blocks(block, rows.take(stay))
-        barred: list[Block] = []
-        if (live & gone).any():
-            held = Held(row, rows.take(live & gone), frozenset(block.parts))
-            done.held.append(held)
-            if self._set.hub:
-                barred = self._blocks(block, held.rows.select(BARE_COLUMNS), whole=True)
-                parts = CONTENT_PARTS & held.parts
-                done.items.append(pack_items({part: digest.items(held.rows, part, self._key) for part in parts}))
-        history = [] if self._set.hub else self._blocks(block, rows.take(~stay).select(HISTORY_COLUMNS))
-        done.kept += kept
-        done.barred += barred
-        done.history += history
-        done.old.append(row)
-        done.digests.append([row.digest.hex(), *(one.digest.hex() for one in (*kept, *barred, *history))])
-
-    def _blocks(self, block: Block, rows: Rows, *, whole: bool = False) -> list[Block]:
-        """Rows of a block as blocks of their own.
-
-        Args:
-            whole: as one; else cut where `paging` wants blocks that lie side by side to end.
-        """
-        header = block.header
-        segments = constant(0, rows.n) if whole else (rows.ints("seq") - constant(1, rows.n)) // SEGMENT_SEQS
-        return [
-            encode_block(
-                set_name=header.set_name,
-                epoch=header.epoch,
-                label=header.label,
-                label_digest=header.label_digest,
-                rows=rows.take(where),
-                salt=self._shelf.salt,
-            )
-            for _, where in grouped(segments)
-        ]
-
-    def _withdrawal(self, blocks: Sequence[Block], told: Mapping[str, object]) -> list[Event]:
-        if not blocks:
-            return []
-        count = sum(block.header.count for block in blocks)
-        details: dict[str, object] = {
-            "set": self._set.name,
-            "epoch": self._set.epoch,
-            "from_seq": self._set.seq + 1,
-            "until_seq": self._set.seq + count,
-            "changes": count,
-            "reason": "erased by order",
-            "blocks": len(blocks),
-            **told,
-        }
-        return [self._event(EventKind.ENTRIES_WITHDRAWN, details)]
-
-    def _events(self, done: _Rewritten, told: Mapping[str, object]) -> list[Event]:
-        """What the log binds together: old and new blocks. Several events where one would be too large."""
-        counts: dict[str, object] = {
-            "entries": self._find.held,
-            "rows": sum(int(mask.sum()) for mask in self._find.gone.values()),
-        }
-        events = []
-        for start in range(0, len(done.digests), REWRITTEN_IN_EVENT):
-            details: dict[str, object] = {
-                "set": self._set.name,
-                "epoch": self._set.epoch,
-                "rewritten": done.digests[start : start + REWRITTEN_IN_EVENT],
-                **(counts if start == 0 else {}),
-                **told,
-            }
-            events.append(self._event(EventKind.ENTRIES_ERASED, details))
-        return events
-
-    def _event(self, kind: EventKind, details: dict[str, object]) -> Event:
-        return self._node.event(kind, actor=self._node.agency, subject=self._set.name, details=details)
+        Rewriting(node, tx, survey.shelf, find, leaves=BARRED).run(EventKind.ENTRIES_ERASED, told)
 
 
 # After a restore

@@ -164,7 +164,8 @@ class Batch:
         blocks, rows = [block for block, _ in made], [rows for _, rows in made]
         event = self._event(actor, form, tally, seq, len(blocks))
         leaf = self._tx.log.append([event], blocks=[block.digest for block in blocks])
-        self._shelf.put(self._tx, self._set_id, CHANGES, blocks, first_leaf=leaf, rows=rows)
+        now = self._node.clock()
+        self._shelf.put(self._tx, self._set_id, CHANGES, blocks, first_leaf=leaf, rows=rows, arrived=now)
         self._tx.sets.advance(self._set_id, expected_seq=self._set.seq, seq=seq, next_entry=next_entry)
         sums.write()
         return tally

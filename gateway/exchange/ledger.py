@@ -144,7 +144,7 @@ def withdraw_entries(
     }
     event = node.event(EventKind.ENTRIES_WITHDRAWN, actor=actor, subject=hash_set.name, details=details)
     leaf = tx.log.append([event], blocks=[block.digest for block in blocks])
-    shelf.put(tx, hash_set.id, CHANGES, blocks, first_leaf=leaf)
+    shelf.put(tx, hash_set.id, CHANGES, blocks, first_leaf=leaf, arrived=node.clock())
     seq = hash_set.seq + count
     tx.sets.advance(hash_set.id, expected_seq=hash_set.seq, seq=seq, next_entry=hash_set.next_entry)
     sums.write()

@@ -29,6 +29,8 @@ from gateway.store.tables import BlockPart, BlockRow
 CHANGES, REMOVALS, REFUSED = "changes", "removals", "refused"
 HISTORY = "history"  # of an own set: where rows that were replaced stood, without their values (`compacting`)
 BARRED = "barred"  # of a mirror: as refused ones, but by the never-again list, whatever policy says
+EXPIRED = "expired"  # of a mirror: as refused ones, but they were held until a duty to delete them was due (`duties`)
+BARE = (REFUSED, BARRED, EXPIRED)  # kinds of blocks that hold items in place of values
 ITEMS_PART = 254  # beside a refused block's existence part: the state digest items of what was not kept
 # By what an entry is found again: its digests, and the reference under which its owner imported it.
 INDEXED = ("md5", "sha1", "sha256", "sha512", "pdq", "photodna", "source_ref")
@@ -69,16 +71,20 @@ class Shelf:
         blocks: Sequence[Block],
         *,
         first_leaf: int,
+        arrived: int | Sequence[int] = 0,
         items: Sequence[bytes] = (),
         rows: Sequence[Rows] = (),
     ) -> None:
         """Add blocks in their order of arrival; block i is leaf `first_leaf` + i of the audit log.
 
         Args:
+            arrived: when their rows came, in Unix seconds: now, or of blocks written anew when the oldest of them did.
+                Of what is not said so nothing is kept that is to be deleted some day.
             items: for refused blocks, what stands in place of their values.
             rows: of the blocks, where they are at hand: the index takes them from here once the blocks are committed.
         """
         next_id = tx.blocks.next_id()
+        times = [arrived] * len(blocks) if isinstance(arrived, int) else arrived
         stored, parts = [], []
         for number, block in enumerate(blocks):
             block_id = next_id + number
@@ -96,6 +102,7 @@ class Shelf:
                 header=block.header.encode(),
                 wrapped_key=b"",
                 leaf=first_leaf + number,
+                arrived=times[number],
             )
             plain = dict(block.parts) | ({ITEMS_PART: items[number]} if items else {})
             row.parts = " ".join(map(str, sorted(plain)))
@@ -126,7 +133,7 @@ class Shelf:
             written = {int(part) for part in row.parts.split()}
             if not (written if wanted is None else written & wanted) <= sealed.keys():
                 raise VerificationError("a part of a stored block is missing")
-            key = self._master.unwrap(row.wrapped_key, _row_context(row))
+            key = self._key(row)
             opened = {}
             for part in header.parts:
                 if part.group in sealed:
@@ -135,11 +142,18 @@ class Shelf:
                         raise VerificationError("a stored block part is not the one that its header names")
             return Block(header, opened)
 
+    def _key(self, row: BlockRow) -> DataKey:
+        try:
+            return self._master.unwrap(row.wrapped_key, _row_context(row))
+        except VerificationError:
+            # Of a block from before revision 0010 the time of arrival was read from the log when that revision came.
+            return self._master.unwrap(row.wrapped_key, _row_context(row, timed=False))
+
     def items(self, tx: Transaction, row: BlockRow) -> bytes:
         """What was kept beside a refused block in place of its values."""
         sealed = tx.blocks.parts(block_id(row), [ITEMS_PART]).get(ITEMS_PART, b"")
         with _as_written(row):
-            key = self._master.unwrap(row.wrapped_key, _row_context(row))
+            key = self._key(row)
             return key.open(sealed, _context(block_id(row), ITEMS_PART))
 
     @contextmanager
@@ -291,14 +305,15 @@ def _as_written(row: BlockRow) -> Iterator[None]:
         raise AuditBrokenError("a stored block is not as it was written", index=row.leaf) from error
 
 
-def _row_context(row: BlockRow) -> str:
+def _row_context(row: BlockRow, *, timed: bool = True) -> str:
     """Everything that the row says of its block; the digest stands for the header."""
     if hashlib.sha256(DIGEST_CONTEXT + row.header).digest() != row.digest:
         raise VerificationError("a stored header is not the one that its digest names")
     at = f"epoch {row.epoch} seq {row.first_seq} to {row.last_seq}, {row.count} changes"
     parts = f", parts {row.parts}" if row.parts else ""  # blocks from before revision 0002 do not say
     named = f"block {row.id} {row.kind} of set {row.set_id} label {row.label}"
-    return f"{named} {at}, leaf {row.leaf}, {row.digest.hex()}{parts}"
+    arrived = f", arrived {row.arrived}" if timed else ""
+    return f"{named} {at}, leaf {row.leaf}, {row.digest.hex()}{parts}{arrived}"
 
 
 def _context(number: int, part: int) -> str:

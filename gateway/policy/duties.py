@@ -9,7 +9,8 @@ says no), and what is held under one goes nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from gateway.errors import ConfigError, MalformedError
 from gateway.policy.words import Duty, Obligation, strictest
@@ -38,8 +39,11 @@ def may_go_onward(texts: Iterable[str]) -> bool:
 
 
 def days_of(texts: Iterable[str], duty: Duty) -> int | None:
-    """The fewest days that these duties give for one of them; None where they do not ask for it."""
-    return next((one.days for one in parse_duties(texts) if one.duty is duty), None)
+    """The fewest days that these duties give for one of them; None where they do not ask for it.
+
+    Words that are not known here do not count here: `parse_duties` is who refuses them.
+    """
+    return min((one.days for one in _known(texts) if one.duty is duty), default=None)
 
 
 def asks_for(texts: Iterable[str], duty: Duty) -> bool:
@@ -54,3 +58,9 @@ def carried(came: Iterable[str], added: Iterable[Obligation] = ()) -> tuple[str,
         MalformedError: what came with them is not known here, so nobody can say that it is kept.
     """
     return tuple(str(one) for one in strictest([*parse_duties(came), *added]))
+
+
+def _known(texts: Iterable[str]) -> Iterator[Obligation]:
+    for text in texts:
+        with suppress(ConfigError):
+            yield Obligation.parse(text)

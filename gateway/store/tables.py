@@ -70,7 +70,7 @@ class LabelTable(LabelRow, table=True):
 
 class BlockRow(SQLModel):
     """One column block. `id`, the order of arrival, decides what is current. `kind`: changes, removals, refused,
-    history."""
+    barred, expired, history. `arrived`: when the oldest of its rows came here."""
 
     id: int | None = Field(default=None, primary_key=True, sa_type=WIDE)
     set_id: int = Field(foreign_key="hash_set.id", index=True)
@@ -85,6 +85,7 @@ class BlockRow(SQLModel):
     wrapped_key: bytes
     leaf: int = Field(default=-1, sa_type=BigInteger)
     parts: str = ""  # numbers of the parts that are stored, so that none can vanish unseen; "" before revision 0002
+    arrived: int = Field(default=0, sa_type=BigInteger)
 
 
 class BlockTable(BlockRow, table=True):
@@ -183,6 +184,18 @@ class Follower(SQLModel, table=True):
     seq: int = Field(sa_type=BigInteger)
     at: int = Field(sa_type=BigInteger)
     since: int = Field(default=0, sa_type=BigInteger)
+
+
+class Acknowledgement(SQLModel, table=True):
+    """A page that left under a duty to acknowledge it, and has not been acknowledged. `due`, `sent`: Unix seconds."""
+
+    __tablename__ = "acknowledgement"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    partner: str = Field(primary_key=True)
+    epoch: int = Field(primary_key=True, sa_type=BigInteger)
+    until_seq: int = Field(primary_key=True, sa_type=BigInteger)
+    due: int = Field(sa_type=BigInteger)
+    sent: int = Field(sa_type=BigInteger)
 
 
 class FeedHeadRow(SQLModel, table=True):
