@@ -71,7 +71,7 @@ class VictimStatus(StrEnum):
 
 
 class HandlingCode(StrEnum):
-    """Europol-style handling codes: H0 free for police purposes … H3 only after asking."""
+    """Europol's handling codes: H0 for police purposes … H3 only after asking (contracts/glossary.md)."""
 
     H0 = "H0"
     H1 = "H1"

@@ -148,6 +148,10 @@ def mutants(form: dict) -> Iterator[tuple[str, dict | None]]:
         longer = re.sub(r"\d+", lambda days: str(int(days[0]) + 1), notes["obligation"])
         if longer != notes["obligation"]:
             yield "longer obligation", {**form, "annotations": {**notes, "obligation": longer}}
+        duties = notes["obligation"].split(", ")
+        for i in range(len(duties) if len(duties) > 1 else 0):
+            fewer = ", ".join(duties[:i] + duties[i + 1 :])
+            yield f"duty {i} gone", {**form, "annotations": {**notes, "obligation": fewer}}
 
 
 def broken(body: dict) -> Iterator[tuple[str, dict]]:
@@ -171,8 +175,17 @@ def slips(node: object) -> Iterator[tuple[str, object]]:
             yield "left alone", node[operator]["left"]
             yield "right alone", node[operator]["right"]
             yield "and for or", {swapped: node[operator]}
-    if "==" in node:
-        yield "not equal", {"!=": node["=="]}
+    for operator, swapped in (
+        ("==", "!="),
+        ("!=", "=="),
+        ("containsAll", "containsAny"),
+        ("containsAny", "containsAll"),
+    ):
+        if operator in node:
+            yield f"{swapped} for {operator}", {swapped: node[operator]}
+    if "like" in node:
+        yield "like anything", {"like": {**node["like"], "pattern": ["Wildcard"]}}
+        yield "like more", {"like": {**node["like"], "pattern": [node["like"]["pattern"][0], "Wildcard"]}}
     if "<=" in node:
         yield "less", {"<": node["<="]}
         yield "one more", {"<=": {**node["<="], "right": {"Value": node["<="]["right"]["Value"] + 1}}}
@@ -223,6 +236,8 @@ def test_every_mutant_of_every_rule_changes_an_example(path: str) -> None:
 
 # --- the whole matrix ---
 
+BASIS = dict.fromkeys(COUNTRIES, "invented") | {"XE": "XE Code of Criminal Procedure, article 85"}
+
 
 def matrix(us: str) -> dict[int, policy.LabelInSet]:
     """Each handling code with each status and each restriction, for our own entries and others', with leave or not."""
@@ -256,6 +271,26 @@ def test_every_allow_of_the_whole_matrix_has_a_law_and_breaks_no_promise(us: str
             near_imagery = FieldGroup.PERCEPTUAL_DIGESTS in rights.groups
             assert not (near_imagery and (them == "XC" or surface is Surface.TLS_ONLY))
             assert rights.groups <= set(ENTRY_GROUPS)
+
+
+def test_any_two_of_the_five_treat_a_third_differently() -> None:
+    def rights(us: str, them: str) -> list[object]:
+        """What a country gives to another of its own, by handling code, and for what it answers and refers."""
+        own = Label(f"{us}-NCVI", us, HandlingCode.H0, "icse:1", VictimStatus.UNIDENTIFIED, "B2", BASIS[us])
+        labels = [policy.LabelInSet(f"{us}-NCVI/found", replace(own, handling=code)) for code in HandlingCode]
+        partner = policy.PartnerRef(f"{them}-NCVI", them)
+        table = policies(us).table(partner, Surface.SEALED, dict(enumerate(labels)))
+        asked = itertools.product((policy.Action.LOOK_UP, policy.Action.REFER), labels, policy.Purpose)
+        requests = [policy.ShareRequest(partner, a, Surface.SEALED, held, why) for a, held, why in asked]
+        return [
+            *((r.groups, r.obligations) for r in table.values()),
+            *(policies(us).decide(r).allowed for r in requests),
+        ]
+
+    for one, other in itertools.combinations(COUNTRIES, 2):
+        thirds = [them for them in COUNTRIES if them not in (one, other)]
+        assert any(rights(one, them) != rights(other, them) for them in thirds), (one, other)
+        assert all(any(any(rights(us, them)) for them in thirds) for us in (one, other))
 
 
 def test_xa_and_xb_treat_each_handling_code_differently() -> None:

@@ -75,7 +75,8 @@ Made from the rules in this folder by `gateway policy describe`; do not edit. Th
 
 What no rule permits is refused. A rule that says *never* wins over every rule that says *may*. Whoever receives
 anything of an entry also needs leave to receive its existence, and for an entry of a third jurisdiction leave to be
-passed it. "Be told anything" means: receive any field group, be passed an entry, look it up, be referred it.
+passed it; the duties of all these rules hold together, and of two times the shorter. "Be told anything" means: receive
+any field group, be passed an entry, look it up, be referred it.
 """
 EVERYONE = "every gateway of the federation"
 BESIDE = "The [rules of the federation](../00-federation/share.md) hold as well.\n"
