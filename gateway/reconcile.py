@@ -7,7 +7,8 @@
     4 of what it then still knows nothing, it says: leave
 
 After a restore the hub has forgotten what came after its backup. Its withdrawals of that time are offered before
-anything is compared, so that nothing comes back that had been taken away.
+anything is compared, so that nothing comes back that had been taken away; then, before it brings anything, the newer
+versions of what it has only as it was then.
 
 `ComparingLink` is what it needs of the network. Blocking work goes through `run`, as in `sync`.
 """
@@ -18,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from gateway.columns.rows import Ints
+from gateway.columns.rows import Ints, joined
 from gateway.errors import ConflictError, PartnerError, TooLargeError, VerificationError
 from gateway.exchange import Exchange
 from gateway.exchange.comparing import Comparison
@@ -125,10 +126,13 @@ class Reconciler:
             if not repair:
                 report.outcome = "different"
                 return
-            # The hub may have lost a whole label: what is under it goes back before it leaves here.
-            if running.strange and not asked:
+            # The hub may have lost a whole label: what is under it goes back before it leaves here. In a new epoch it
+            # may have an older version of what we hold: its newer one goes back before the older would replace it.
+            if not asked and (running.strange or running.enters_epoch):
                 asked = True
                 entries = await self._run(self._exchange.comparing.strange_entries, running)
+                if running.enters_epoch:
+                    entries = joined([entries, running.entries])
                 if await self._give_back(report, entries):
                     await follow()
                     continue

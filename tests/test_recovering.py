@@ -169,6 +169,32 @@ def test_what_was_withdrawn_is_remembered_before_anybody_offers_it(world: World)
     assert listed(world[AWAY]) == listed(hub)
 
 
+def test_what_came_and_was_withdrawn_after_the_backup_is_not_imported_again(world: World) -> None:
+    world.hub.ledger.import_entries(NAME, drafts(20, first=200), actor="tester", form="test")
+    world.sync()
+    new = sorted(held_entries(world.hub, NAME))[-6:]
+    world.hub.ledger.withdraw(NAME, new, actor="tester", reason="wrong")
+    world.sync(NEAR)
+    hub = world.restore()
+    world.sync(NEAR)
+    for _ in range(2):
+        tally = hub.ledger.import_entries(NAME, drafts(20, first=200), actor="tester", form="test")
+        assert (tally.added, tally.refused) == (0, 6)
+        world.sync()
+    assert len(listed(hub)) == 214
+
+
+def test_a_newer_version_goes_back_before_the_older_one_of_the_backup_could_replace_it(world: World) -> None:
+    world.hub.ledger.import_entries(NAME, drafts(30, first=100, series="Blue Door"), actor="tester", form="test")
+    world.sync(NEAR)
+    before = listed(world.hub)
+    hub = world.restore()
+    world.sync()
+    for exchange in (hub, world[NEAR], world[AWAY]):
+        assert listed(exchange) == before
+        assert sum(one.get("series") == "Blue Door" for one in held_entries(exchange, NAME).values()) == 30
+
+
 def test_labels_of_after_the_backup_come_back_under_new_numbers(world: World) -> None:
     world.hub.ledger.import_entries(NAME, drafts(10, first=300, category="icse:2"), actor="tester", form="test")
     world.sync()

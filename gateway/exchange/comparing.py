@@ -112,6 +112,11 @@ class Comparison:
         """Whether anything is to be repaired."""
         return bool(len(self.only_here) or len(self.only_there) or self.holds)
 
+    @property
+    def enters_epoch(self) -> bool:
+        """Whether the hub lives on from a backup, and we stand where it stood before."""
+        return self.stands.epoch < self.cursor.epoch
+
 
 class Comparing:
     """The follower's side: what to ask, and what the answers mean."""

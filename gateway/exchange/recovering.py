@@ -20,7 +20,7 @@ Contract: contracts/offer-1.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import SEEK_END, BytesIO
 
@@ -28,6 +28,7 @@ from gateway.audit import Event, EventKind
 from gateway.columns.block import NO_LABEL, Block, cut, decode, encode_block
 from gateway.columns.block import REMOVALS as REMOVALS_LABEL
 from gateway.columns.rows import (
+    EXISTENCE,
     LOCAL_GROUP,
     Ints,
     Rows,
@@ -50,7 +51,7 @@ from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.shelf import CHANGES, Shelf, block_id
 from gateway.interchange import PAGE_TYPE, PageHead, PageLabel, parse_page
 from gateway.keylife import DAY_SECONDS
-from gateway.model import ChangeKind, Label, VictimStatus
+from gateway.model import STRONGEST_FIRST, ChangeKind, Label, VictimStatus
 from gateway.node import Node
 from gateway.ownkeys import signing_key_of
 from gateway.partners import active_card, may_exchange
@@ -118,12 +119,32 @@ class Recovering:
         tx.evidence.add(row)
 
     def withdrawals(self, partner: str, set_name: str) -> list[int]:
-        """Pages that withdrew entries after the backup from which a partner's set lives on, oldest first."""
+        """Pages that withdrew entries after the backup from which a partner's set lives on, oldest first.
+
+        Then those of that time that had brought them: they alone tell which digests must not come again.
+        """
         with self._node.store.reading() as tx:
             mirror = self._mirror(tx, partner, set_name)
             epoch = accepted_epoch(tx, partner)
             _, seq = restored_at(self._node, tx, partner).get(set_name, (epoch - 1, 0))
-            return tx.evidence.withdrawing(mirror.id or 0, epoch, seq)
+            pages = tx.evidence.since(mirror.id or 0, epoch, seq)
+            withdrawing = [page for page in pages if page.withdrawals]
+            gone = joined([ids for page in withdrawing for ids in self._entries(tx, page, ChangeKind.WITHDRAW)])
+            brought = [
+                page
+                for page in pages
+                if not page.withdrawals
+                and any(among(ids, gone).any() for ids in self._entries(tx, page, ChangeKind.ASSERT))
+            ]
+            return [page.id or 0 for page in (*withdrawing, *brought)]
+
+    def _entries(self, tx: Transaction, page: SignedPage, kind: ChangeKind) -> Iterator[Ints]:
+        """The entries that a page asserts or withdraws, as far as its blocks are here, block by block."""
+        stored = tx.blocks.some(range(page.first_block, page.last_block + 1)).values()
+        chosen = [row for row in stored if (row.label == REMOVALS_LABEL) == (kind is not ChangeKind.ASSERT)]
+        for block in self._shelf.get_all(tx, chosen, [EXISTENCE]):
+            rows = decode(block, ["kind", "entry_id"])
+            yield rows.ints("entry_id")[rows.ints("kind") == constant(kind, rows.n)]
 
     def pages_of(self, partner: str, set_name: str, entries: Ints) -> list[int]:
         """The pages that brought these entries as they are held now, as far as they were kept; oldest first."""
@@ -259,6 +280,7 @@ class _Return:
         with self._shelf.index(self._tx, self._id) as index:
             away = index.withdrawn(ids) | among(ids, joined(self._goes))
         self._tally.refuse("withdrawn since", int(away.sum()))
+        self._list_withdrawn(rows.take(away))
         rows = rows.take(~away)
         barred = None if self._bars is None else self._bars.find(rows)
         if barred is not None:
@@ -273,6 +295,19 @@ class _Return:
             self._tally.recovered += new.n
         for one in held:
             self._join(number, one, _aligned(rows, one.rows.ints("entry_id")))
+
+    def _list_withdrawn(self, rows: Rows) -> None:
+        """List entries that came and were withdrawn after the backup: only the page that brought them has digests."""
+        barred = None if self._bars is None or not rows.n else self._bars.find(rows)
+        if barred is not None:
+            rows = rows.take(~barred.mask)  # listed already
+        again = constant(0, rows.n)
+        with self._shelf.index(self._tx, self._id) as index:
+            for name in STRONGEST_FIRST:
+                if name in rows.columns:
+                    again[index.find(name, rows.octets(name)).query] = 1
+        if rows.n:  # what is listed under another entry was reinstated
+            self._wrong.append(rows.take(again == constant(0, rows.n)))
 
     def _join(self, number: int, held: Held, rows: Rows) -> None:
         """What is held and what is offered of the same entries: a newer version replaces, the same one completes."""

@@ -26,11 +26,12 @@ class Evidence:
         row = self._connection.execute(select(*PAGE).where(PAGE.id == number)).one_or_none()
         return None if row is None else SignedPage(**row._mapping)
 
-    def withdrawing(self, set_id: int, epoch: int, after_seq: int) -> list[int]:
-        """Pages of before an epoch that withdrew entries and end after a seq, oldest first."""
-        query = select(PAGE.id).where(PAGE.set_id == set_id, PAGE.withdrawals > 0)
-        query = query.where(PAGE.epoch < epoch, PAGE.until_seq > after_seq)
-        return [int(number) for number in self._connection.execute(query.order_by(PAGE.id)).scalars()]
+    def since(self, set_id: int, epoch: int, after_seq: int) -> list[SignedPage]:
+        """Pages of before an epoch that end after a seq, oldest first, without what was signed."""
+        wanted = [one for one in PAGE if one.name != "sealed"]
+        query = select(*wanted).where(PAGE.set_id == set_id, PAGE.epoch < epoch, PAGE.until_seq > after_seq)
+        found = self._connection.execute(query.order_by(PAGE.id))
+        return [SignedPage(**row._mapping, sealed=b"") for row in found]
 
     def holding(self, set_id: int, blocks: Sequence[int]) -> list[int]:
         """Pages that brought any of these blocks, oldest first."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from measure import Bar, Figure, Run, Scale, against, compare, timed
 from tables import insert, open_table
-from worlds import FLOOR_BYTES, FOLLOWER, HUB, Pair, digests, drafts, fill, make_pair, table_rows
+from worlds import FLOOR_BYTES, FOLLOWER, HUB, Gateway, Pair, digests, drafts, fill, make_pair, table_rows
 
 from gateway.columns import GROUP_CODES, Rows, SetIndex, constant, counting
 from gateway.columns.block import decode_together
@@ -112,7 +112,7 @@ def bench_memory(scale: Scale) -> Iterator[Figure]:
     small, large = scale.size(100_000, 2_000), scale.size(400_000, 4_000)
     for deed in ("apply",) if scale.quick else DEEDS:  # each is two processes
         with ThreadPoolExecutor(2) as both:  # memory is measured, not time
-            least, most = both.map(partial(_measured, deed, folder=scale.folder), (small, large))
+            least, most = both.map(partial(measured, deed, folder=scale.folder), (small, large))
         peaks = [found["peak_bytes"] / MIB for found in (least, most)]
         yield against(f"memory.{deed}", peaks[1], "MiB", f"{small:,} entries instead of {large:,}", peaks[0])
         growth = (most["peak_bytes"] - least["peak_bytes"]) / (large - small)
@@ -122,7 +122,7 @@ def bench_memory(scale: Scale) -> Iterator[Figure]:
     )
 
 
-def _measured(deed: str, count: int, *, folder: Path) -> dict[str, int]:
+def measured(deed: str, count: int, *, folder: Path) -> dict[str, int]:
     """One deed in a process of its own: a peak never goes down."""
     command = [sys.executable, str(Path(__file__).parent), "--child", deed, str(count), "--folder", str(folder)]
     found: dict[str, int] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -144,7 +144,21 @@ def measure_deed(deed: str, count: int, folder: Path) -> dict[str, int]:
         pair.hub.reopen()
         pair.follower.reopen()
         measured(pair, count, Path(place))
-        return {"peak_bytes": _peak_bytes(), "disk_bytes": pair.follower.database.stat().st_size}
+        return {
+            "peak_bytes": _peak_bytes(),
+            "index_bytes": _index_bytes(pair.hub) + _index_bytes(pair.follower),
+            "disk_bytes": pair.follower.database.stat().st_size,
+        }
+
+
+def _index_bytes(gateway: Gateway) -> int:
+    """What its resident indexes take."""
+    exchange, total = gateway.exchange, 0
+    with exchange.shelf.reading(exchange.node.store) as tx:
+        for hash_set in tx.sets.all():
+            with exchange.shelf.index(tx, hash_set.id or 0) as index:
+                total += index.resident_bytes
+    return total
 
 
 def _peak_bytes() -> int:

@@ -17,7 +17,8 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
-from measure import Bar, Figure, Run, Scale, compare, timed
+from finding import DEEDS, MIB, measured
+from measure import Bar, Figure, Run, Scale, against, compare, timed
 from tables import UPSERT, insert, open_table
 from worlds import DIGEST_BYTES, FOLLOWER, HUB, LABELS, Gateway, Pair, batches, drafts, fill, make_pair, table_rows
 
@@ -44,6 +45,20 @@ def bench_large(scale: Scale) -> Iterator[Figure]:
         unmet = count(held, max(DELTAS))  # the first number of each delta
         for changes in (scale.size(full, full // 20) for full in DELTAS):
             yield from _deltas(scale, pair, connection, changes, unmet)
+    if not scale.quick:
+        yield from _memory(scale, held)
+
+
+def _memory(scale: Scale, held: int) -> Iterator[Figure]:
+    """What importing, serving and applying the list takes beside the resident index, and the index itself."""
+    sizes = held // 10, held
+    for deed in DEEDS:
+        found = [measured(deed, size, folder=scale.folder) for size in sizes]
+        small, large = ((one["peak_bytes"] - one["index_bytes"]) / MIB for one in found)
+        name = f"{sizes[0]:,} entries instead of {sizes[1]:,}"
+        yield against(f"large.memory.{deed}", large, "MiB beside the index", name, small, Bar(2, at_most=2))
+    held_twice = 2 * held * len(("sha256", "md5", "pdq"))  # by the hub, and by the follower that has applied all
+    yield Figure("large.memory.index", found[1]["index_bytes"] / held_twice, "B/digest", bar=Bar(2, at_most=16))
 
 
 def _deltas(

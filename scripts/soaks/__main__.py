@@ -1,6 +1,7 @@
 """`scripts/soak`: seed after seed of simulated worlds, of kills and of damaged bytes, until the time is over.
 
-`nodes` is `kills` over PostgreSQL. `postgresql` runs every test on PostgreSQL, once for each seed.
+`nodes` is `kills` over PostgreSQL. `link` moves sets over a slow link that breaks. `restore` loses a hub and brings it
+back from a backup. `postgresql` runs every test on PostgreSQL, once for each seed.
 
 A seed that fails is printed with the command that repeats it; the others still run. Exit 0 when all held, else 1.
 """
@@ -23,6 +24,8 @@ sys.path.append(str(Path(__file__).parents[2] / "tests"))  # the worlds are thos
 sys.path.append(str(Path(__file__).parents[2]))
 
 from fuzz import Fuzz
+from restored import restore
+from slow_link import slow_link
 
 import postgres
 from factory import DATABASE_VARIABLE
@@ -57,6 +60,18 @@ def kill(seed: int) -> str:
         finally:
             world.close()
         return world.report.summary
+
+
+def link(seed: int) -> str:
+    """One set pulled and one pushed over a slow link."""
+    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as place:
+        return slow_link(Path(place), seed)
+
+
+def bring_back(seed: int) -> str:
+    """One hub that lives on from a backup."""
+    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as place:
+        return restore(Path(place), seed)
 
 
 def damage(seed: int) -> str:
@@ -99,6 +114,8 @@ SOAKS: dict[str, Callable[[int], str]] = {
     "fuzz": damage,
     "kills": kill,
     "nodes": kill_nodes,
+    "link": link,
+    "restore": bring_back,
     "postgresql": run_suite,
 }
 LONG = {"postgresql"}  # as long as all tests take: only by name

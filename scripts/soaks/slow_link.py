@@ -66,11 +66,3 @@ async def _run(folder: Path, line: Line, seed: int) -> str:
 def _drafts(name: str, count: int) -> list[EntryDraft]:
     made = (sha256(f"{name} {number}") for number in range(count))
     return [EntryDraft({"sha256": one, "sha512": one + sha256(one.hex())}) for one in made]
-
-
-if __name__ == "__main__":
-    import sys
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as place:
-        print(slow_link(Path(place), int(sys.argv[1]) if len(sys.argv) > 1 else 1))
