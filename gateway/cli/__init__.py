@@ -39,7 +39,7 @@ ROOMS = {
     "sync": "syncing",
     "receipt": "mail",
     "message": "mail",
-    "policy": "judging",
+    "policy": "policies",
     "audit": "auditing",
     "backup": "backups",
     "alarm": "alarms",

@@ -22,6 +22,7 @@ from gateway.policy.loading import (
     parse_schema,
     sort_texts,
 )
+from gateway.policy.looking import looks_at
 from gateway.policy.words import (
     Action,
     Decision,
@@ -77,6 +78,7 @@ def load(texts: Mapping[str, str], *, on: date) -> PolicySet:
         rules=in_force,
         lapsed=lapsed,
         agreements=agreements(placed.rules, placed.jurisdiction),
+        looks_at=looks_at(loaded.forms[i] for i in in_force),
         _engines=build_engines(loaded, set(in_force)),
         _schema=schema,
     )
@@ -101,6 +103,7 @@ class PolicySet:
     rules: Mapping[str, Rule]
     lapsed: tuple[Rule, ...]
     agreements: Mapping[str, frozenset[str]]
+    looks_at: Mapping[str, frozenset[str]] = field(repr=False)
     _engines: Mapping[Action, cedarpy.PolicySet] = field(repr=False)
     _schema: cedarpy.Schema = field(repr=False)
     _rights: dict[RightsKey, LabelRights] = field(default_factory=dict, repr=False)
