@@ -75,15 +75,15 @@ def policy_matrix(
     settings = shell.settings()
     if any(file is not None and file.exists() for file in (csv, svg)):
         raise ConfigError("a file of this name exists already", remedy="name a new one")
+    extra = [Question(one, purpose if one in WITH_PURPOSE else None) for one in action or []]
+    questions = tuple(dict.fromkeys((*SHARED, *extra)))
     if describe:
-        asked = _described(settings, folder, partner or [], set_name or [], foreign=foreign)
+        asked = _described(settings, folder, (partner or [], set_name or []), questions, foreign=foreign)
     elif folder is not None or foreign:
         raise MalformedError("--folder and --foreign go with --describe")
     else:
         with shell.node() as node:
             asked = _stored(node, partner or [], set_name or [])
-    extra = [Question(one, purpose if one in WITH_PURPOSE else None) for one in action or []]
-    questions = tuple(dict.fromkeys((*SHARED, *extra)))
     matrix = _decided(shell, asked, questions, surface)
     folded = asked.words.folded(matrix) if asked.words else matrix
     if csv is not None:
@@ -98,15 +98,22 @@ def policy_matrix(
 
 
 def _described(
-    settings: Settings, folder: Path | None, partners: list[str], sets: list[str], *, foreign: bool
+    settings: Settings,
+    folder: Path | None,
+    named: tuple[list[str], list[str]],
+    questions: Sequence[Question],
+    *,
+    foreign: bool,
 ) -> _Asked:
+    """Every label that the rules can tell apart, for the partners named or the parties of agreements."""
+    partners, sets = named
     texts = read_policies(folder or settings.policies_folder, settings.jurisdiction)
     policies = load(texts, on=datetime.now(UTC).date())
     name = _full(settings.agency, sets[0] if sets else "list")
     if len(sets) > 1:
         raise MalformedError("--describe takes one set at most: labels differ by their words")
     chosen = _named(partners) or described_partners(policies)
-    words = described(policies, name, chosen, foreign=foreign)
+    words = described(policies, name, chosen, questions, foreign=foreign)
     return _Asked(policies, chosen, dict(zip(words.names, words.labels, strict=True)), words)
 
 

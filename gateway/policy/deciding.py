@@ -19,6 +19,7 @@ from gateway.policy.loading import (
     build_engines,
     digest_texts,
     load_rules,
+    may_decide,
     parse_schema,
     sort_texts,
 )
@@ -78,7 +79,7 @@ def load(texts: Mapping[str, str], *, on: date) -> PolicySet:
         rules=in_force,
         lapsed=lapsed,
         agreements=agreements(placed.rules, placed.jurisdiction),
-        looks_at=looks_at(loaded.forms[i] for i in in_force),
+        _forms={i: loaded.forms[i] for i in in_force},
         _engines=build_engines(loaded, set(in_force)),
         _schema=schema,
     )
@@ -103,7 +104,7 @@ class PolicySet:
     rules: Mapping[str, Rule]
     lapsed: tuple[Rule, ...]
     agreements: Mapping[str, frozenset[str]]
-    looks_at: Mapping[str, frozenset[str]] = field(repr=False)
+    _forms: Mapping[str, dict[str, object]] = field(repr=False)
     _engines: Mapping[Action, cedarpy.PolicySet] = field(repr=False)
     _schema: cedarpy.Schema = field(repr=False)
     _rights: dict[RightsKey, LabelRights] = field(default_factory=dict, repr=False)
@@ -170,6 +171,11 @@ class PolicySet:
         found.update((key, decision) for key, [decision] in zip(missing, rows, strict=True))
         _remember(self._received, found)
         return {number: found[key] for number, key in keys.items()}
+
+    def looks_at(self, asked: Iterable[Question]) -> dict[str, frozenset[str]]:
+        """What can change the answers to these questions: `looking.looks_at` of the rules that may decide them."""
+        actions = {step.action for question in asked for step in _needed(question, foreign=True)}
+        return looks_at(form for form in self._forms.values() if may_decide(form, actions))
 
     def explain(self, request: ShareRequest) -> Explanation:
         """The decision on one request in one plain sentence, with its rules."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -120,6 +120,12 @@ def build_engines(loaded: Loaded, ids: set[str]) -> dict[Action, cedarpy.PolicyS
         document = {"templates": {}, "staticPolicies": forms, "templateLinks": []}
         engines[action] = cedarpy.PolicySet.from_json_str(json.dumps(document))
     return engines
+
+
+def may_decide(form: dict[str, object], actions: Collection[Action]) -> bool:
+    """False where a rule names single actions, and none of these is among them."""
+    named = _actions(_object(form["action"]))
+    return not named <= set(Action) or not named.isdisjoint(actions)
 
 
 def agreement_id(jurisdiction: str, codes: str) -> str:

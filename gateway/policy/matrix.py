@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import TextIO
 
-from gateway.model import CATEGORY, ENTRY_GROUPS, HandlingCode, Label, Restriction, VictimStatus
+from gateway.model import AGENCY, CATEGORY, ENTRY_GROUPS, HandlingCode, Label, Restriction, VictimStatus
 from gateway.policy.deciding import PolicySet
 from gateway.policy.words import Action, Decision, Grid, LabelInSet, PartnerRef, Question, strictest
 
@@ -156,7 +156,8 @@ def marks(decisions: Sequence[Decision], asked: Sequence[Question]) -> str:
 def described_partners(policies: PolicySet) -> tuple[PartnerRef, ...]:
     """Every party of an agreement, and every agency that a rule names."""
     countries = frozenset().union(*policies.agreements.values())
-    named = {PartnerRef(word, word[:2]) for word in policies.looks_at.get("principal.agency", ()) if "-" in word}
+    words = policies.looks_at(map(Question, Action)).get("principal.agency", ())
+    named = {PartnerRef(word, word[:2]) for word in words if AGENCY.fullmatch(word)}
     return tuple(sorted({PartnerRef(f"{code}-{ANY_AGENCY}", code) for code in countries} | named))
 
 
@@ -202,15 +203,22 @@ class Described:
         return f"{', '.join(parts) or 'every label'} ({math.prod(map(len, words)):,})"
 
 
-def described(policies: PolicySet, set_name: str, partners: Sequence[PartnerRef], *, foreign: bool) -> Described:
-    """Labels of entries of one's own, by their words: every combination of what the rules look at.
+def described(
+    policies: PolicySet,
+    set_name: str,
+    partners: Sequence[PartnerRef],
+    asked: Sequence[Question],
+    *,
+    foreign: bool = False,
+) -> Described:
+    """Labels of entries of one's own, by their words: every combination of what the rules for `asked` look at.
 
     Words of a closed list are all there. Of texts there are those that a rule names, and one that none names.
 
     Args:
         foreign: as well entries of each partner's country and of a third one, with and without leave to go on.
     """
-    seen, own, agency = policies.looks_at, policies.jurisdiction, set_name.partition("/")[0]
+    seen, own, agency = policies.looks_at(asked), policies.jurisdiction, set_name.partition("/")[0]
     countries = tuple(sorted({partner.jurisdiction for partner in partners} - {own}))
     owners: dict[str, tuple[str, tuple[str, ...]]] = {f"of {own}": (own, ())}
     if foreign:
