@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
+import random
 import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cedarpy
@@ -14,12 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import page_reader
 from gateway import policy
 from gateway.cli import app
 from gateway.config import read_pages, read_policies
 from gateway.errors import ConfigError
-from test_policies import COUNTRIES, FILES, FOLDER, mutants, texts
+from gateway.model import Surface
+from gateway.policy.words import strictest
+from test_policies import BASIS, COUNTRIES, EVERY, FILES, FOLDER, examples, matrix, mutants, policies, texts
 
+WITH_PURPOSE = (policy.Action.LOOK_UP, policy.Action.REFER)
 SCHEMA = (FOLDER / policy.SCHEMA).read_text()
 NOTES = '@id("one") @law("Act 1") @says("It.") @reviewed_by("desk") @valid_until("2030-12-31")'
 
@@ -89,6 +97,50 @@ def test_every_mutant_of_every_rule_reads_differently(path: str) -> None:
 def without_order(text: str) -> list[str]:
     """A page's lines: writing rules back from the engine's form may order them anew."""
     return sorted(text.splitlines())
+
+
+@pytest.mark.parametrize("country", EVERY)
+def test_who_decides_by_the_page_alone_decides_as_the_engine_does(country: str) -> None:
+    lines = page_reader.read(policy.describe(texts(country)).values())
+    assert sorted(line.rule for line in lines) == sorted(policies(country).rules)
+    asked = [*requests(country), *(request for example in examples(country) for request in example.requests)]
+    for step, decision in zip(asked, map(policies(country).decide, asked), strict=True):
+        if decision.action is not step.action:
+            continue  # an earlier step was denied, and is asked by itself as well
+        if decision.reason is policy.Reason.ENGINE_ERROR:
+            continue  # a purpose where none belongs: not the rules' doing
+        # An allow also has the rules of the steps before it, so those are asked too.
+        read = [page_reader.decide(lines, replace(step, action=action)) for action in before(step, country)]
+        assert decision.allowed == all(allowed for allowed, _, _ in read), (step, read)
+        if decision.allowed:
+            assert list(decision.rule_ids) == sorted({rule for _, rules, _ in read for rule in rules})
+            duties = [policy.Obligation.parse(duty) for _, _, found in read for duty in found]
+            assert decision.obligations == strictest(duties)
+        else:
+            assert list(decision.rule_ids) == read[-1][1], step
+
+
+def before(step: policy.ShareRequest, us: str) -> list[policy.Action]:
+    """The steps of an action, the action itself last (contracts/policy-1.md, 17 and 18)."""
+    foreign = step.held.label.jurisdiction not in (us, step.partner.jurisdiction)
+    actions = [policy.Action.FORWARD] if foreign and step.action is not policy.Action.RECEIVE else []
+    if step.action.shares:
+        actions.append(policy.Action.SHARE_EXISTENCE)
+    return list(dict.fromkeys([*actions, step.action]))
+
+
+def requests(us: str) -> Iterator[policy.ShareRequest]:
+    """Every action with every partner over every surface, for labels that differ in all that rules look at."""
+    chosen = random.Random(us)
+    labels = [*matrix(us).values()]
+    partners = [policy.PartnerRef(f"{them}-NCVI", them) for them in (*EVERY, "XM", "XU", "XV", "XW", "XY")]
+    for partner, surface, action in itertools.product(partners, Surface, policy.Action):
+        for held in chosen.sample(labels, 12):
+            graded = chosen.choice("ABCDEF") + chosen.choice("123456")
+            basis = chosen.choice(["unspecified", *BASIS.values(), "XA Police Data Act 2019, section 12"])
+            label = replace(held.label, evaluation=graded, legal_basis=basis)
+            purpose = chosen.choice([*policy.Purpose]) if action in WITH_PURPOSE else None
+            yield policy.ShareRequest(partner, action, surface, replace(held, label=label), purpose)
 
 
 # --- words ---
