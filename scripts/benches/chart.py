@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 460, 320
-LEFT, RIGHT, TOP, BOTTOM = 64, 150, 40, 44
+WIDTH, HEIGHT = 480, 320
+LEFT, RIGHT, TOP, BOTTOM = 64, 170, 40, 44
 COLOURS = ("#1f5fa8", "#b3541e", "#2d7d46", "#7a3e9d", "#5a5a5a", "#a8862a")
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 Series = Mapping[str, Mapping[int, float]]  # name -> size -> value
 
 
@@ -53,11 +54,13 @@ def _panel(title: str, x_axis: str, y_axis: str, series: Series) -> list[str]:
     )
     parts.append(f'<text x="{LEFT}" y="{TOP - 4}" fill="#555555">{escape(y_axis)}</text>')
     taken: list[float] = []
-    for number, (name, line) in enumerate(series.items()):
-        shown = sorted((x, y) for x, y in line.items() if y > 0)
-        if not shown:
-            continue
-        colour = COLOURS[number % len(COLOURS)]
+    drawn = [(name, sorted((x, y) for x, y in line.items() if y > 0)) for name, line in series.items()]
+    # From the top down, so that labels stand in the order of their lines.
+    coloured = sorted(
+        ((name, shown, COLOURS[n % len(COLOURS)]) for n, (name, shown) in enumerate(drawn) if shown),
+        key=lambda one: -one[1][-1][1],
+    )
+    for name, shown, colour in coloured:
         path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in shown)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{across(x):.1f}" cy="{down(y):.1f}" r="3" fill="{colour}"/>' for x, y in shown]
@@ -82,7 +85,8 @@ def _free(wanted: float, taken: list[float]) -> float:
 
 
 def _power(decade: int) -> str:
-    return {-3: "0.001", -2: "0.01", -1: "0.1", 0: "1", 1: "10", 2: "100", 3: "1,000"}.get(decade, f"10^{decade}")
+    usual = {-3: "0.001", -2: "0.01", -1: "0.1", 0: "1", 1: "10", 2: "100", 3: "1,000"}
+    return usual.get(decade, "10" + str(decade).translate(SUPERSCRIPTS))
 
 
 def _short(value: float) -> str:

@@ -37,12 +37,12 @@ OF_SIZE = {
     "import": ("import", "s", True),
     "first-pull": ("first pull, both sides", "s", True),
     "start": ("index rebuilt at start", "s", True),
-    "memory": ("peak memory of hub and follower", "MiB", True),
-    "index": ("resident index of the hub", "MiB", True),
+    "memory": ("peak memory, both sides", "MiB", True),
+    "index": ("index of the hub", "MiB", True),
     "disk": ("database of the hub", "MiB", True),
     "pull": (f"pull of {CHANGES} changes", "ms", False),
     "poll": ("unchanged poll", "ms", False),
-    "compare": ("comparison of equal ends", "ms", False),
+    "compare": ("comparing equal ends", "ms", False),
     "import-some": (f"import of {CHANGES} more", "ms", False),
 }
 OF_PARTNERS = {

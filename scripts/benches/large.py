@@ -20,10 +20,9 @@ import numpy as np
 from finding import DEEDS, MIB, measured
 from measure import Bar, Figure, Run, Scale, against, compare, timed
 from tables import UPSERT, insert, open_table
-from worlds import DIGEST_BYTES, FOLLOWER, HUB, LABELS, Gateway, Pair, batches, drafts, fill, make_pair, table_rows
+from worlds import DIGEST_BYTES, LABELS, Gateway, Pair, batches, drafts, fill, make_pair, table_rows
 
 from gateway.columns.drafts import DraftBatch
-from gateway.interchange import START
 
 HELD = 10_000_000
 DELTAS = (1_000, 100_000)
@@ -39,7 +38,7 @@ def bench_large(scale: Scale) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(dir=scale.folder) as place, ExitStack() as stack:
         pair = make_pair(Path(place), stack)
         yield Figure("large.import", timed(lambda: fill(pair, held), held).rate, "entries/s")
-        yield Figure("large.pull", timed(lambda: _pull(pair), held).rate, "entries/s")
+        yield Figure("large.pull", timed(pair.catch_up, held).rate, "entries/s")
         connection = stack.enter_context(closing(open_table(Path(place) / "table.db")))
         _fill_table(connection, held)
         unmet = count(held, max(DELTAS))  # the first number of each delta
@@ -123,16 +122,6 @@ def _settle(gateway: Gateway, set_name: str) -> None:
         set_id = tx.sets.get(set_name).id or 0
         with gateway.exchange.shelf.index(tx, set_id) as index:
             index.find("md5", np.zeros((1, 16), np.uint8))
-
-
-def _pull(pair: Pair) -> None:
-    """The whole list to the follower, page by page, so that no more than one page is held."""
-    pair.announce()
-    cursor, word = START, ""
-    while (page := pair.hub.exchange.page_for(FOLLOWER, pair.set_name, cursor)) is not None:
-        word = pair.follower.exchange.take_page(HUB, page.body).equality
-        cursor = page.head.end
-    assert word == "equal"
 
 
 def _fill_table(connection: sqlite3.Connection, held: int) -> None:

@@ -169,9 +169,13 @@ class Pair:
         return word
 
     def catch_up(self) -> None:
-        """Bring the follower to where the hub is."""
+        """Bring the follower to where the hub is, page by page, so that no more than one page is held."""
         self.announce()
-        assert self.apply(self.serve(self.follower.exchange.mirrors.cursor(self.set_name))) == "equal"
+        cursor, word = self.follower.exchange.mirrors.cursor(self.set_name), "unknown"
+        while (page := self.hub.exchange.page_for(FOLLOWER, self.set_name, cursor)) is not None:
+            word = self.follower.exchange.take_page(HUB, page.body).equality
+            cursor = page.head.end
+        assert word == "equal"
 
 
 def make_pair(folder: Path, stack: ExitStack) -> Pair:
