@@ -14,13 +14,13 @@ import numpy as np
 from measure import Bar, Figure, Run, Scale, compare, timed
 from sqlmodel import Session, create_engine
 from tables import Entry
-from worlds import CLOCK, HUB, Row, drafts, table_rows
+from worlds import CLOCK, HUB, Row, batches, drafts, table_rows
 
 from factory import make_node, make_set, reopened
 from gateway.audit import EventKind
+from gateway.columns.drafts import DraftBatch
 from gateway.crypto.keys import SYSTEM_RANDOM
 from gateway.exchange import Exchange
-from gateway.model import EntryDraft
 from gateway.node import Node
 from postgres import Server, is_installed, name_of
 
@@ -65,15 +65,15 @@ def _gateway(scale: Scale, server: Server) -> Iterator[Exchange]:
 
 def _import(scale: Scale, server: Server) -> Iterator[Figure]:
     count = scale.size(200_000, 2_000)
-    entries = list(drafts(count))
-    rows = table_rows(entries)
+    entries = list(batches(count))  # as adapters hand them over
+    rows = table_rows(list(drafts(count)))
     sizes: list[tuple[int, int]] = []
 
     def product() -> Run:
         with _gateway(scale, server) as exchange:
             name = make_set(exchange, "identified")
             before = _written(server, exchange.node)
-            run = timed(lambda: _take_in(exchange, name, entries), count)
+            run = timed(lambda: _take_in(exchange, name, entries, count), count)
             after = _written(server, exchange.node)
         sizes.append((after[0] - before[0], after[1] - before[1]))
         return run
@@ -92,9 +92,9 @@ def _import(scale: Scale, server: Server) -> Iterator[Figure]:
     yield Figure("postgresql.wal", min(logged for _, logged in sizes) / count, "B/entry")
 
 
-def _take_in(exchange: Exchange, name: str, entries: Sequence[EntryDraft]) -> None:
+def _take_in(exchange: Exchange, name: str, entries: Sequence[DraftBatch], count: int) -> None:
     tally = exchange.ledger.import_entries(name, entries, actor="bench", form="bench")
-    assert (tally.added, tally.rows) == (len(entries), len(entries))
+    assert (tally.added, tally.rows) == (count, count)
 
 
 def _written(server: Server, node: Node) -> tuple[int, int]:
@@ -181,7 +181,7 @@ def _read(scale: Scale, server: Server, exchange: Exchange) -> Iterator[Figure]:
     """The index of a node that starts; sealed parts as they travel, and as they would as text."""
     count = scale.size(200_000, 2_000)
     name = make_set(exchange, "identified")
-    _take_in(exchange, name, list(drafts(count)))
+    _take_in(exchange, name, list(batches(count)), count)
     store, database = exchange.node.store, name_of(exchange.node.settings.database)
 
     def start() -> Run:
