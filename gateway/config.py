@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from gateway.crypto.keys import SealingKey
 from gateway.errors import ConfigError, MalformedError
 from gateway.model import AGENCY, JURISDICTION, TLS_PIN
-from gateway.policy import FEDERATION, PAGE, PLACE, SCHEMA
+from gateway.policy import FEDERATION, PLACE, SCHEMA, SHEET
 
 SETTINGS_FILE = "gateway.toml"
 DATABASE_VARIABLE = "GATEWAY_DATABASE_URL"
@@ -230,9 +230,9 @@ def read_examples(folder: Path, jurisdiction: str) -> dict[str, str]:
     return {name.split("/")[0]: _read_text(folder / name, name, MAX_POLICY_BYTES) for name in names}
 
 
-def read_pages(folder: Path, jurisdiction: str) -> dict[str, str]:
-    """The pages made of those rules (`policy.describe`): relative path to content, as far as they are there."""
-    names = [name for name in _policy_files(folder, jurisdiction) if name.endswith(f"/{PAGE}")]
+def read_sheets(folder: Path, jurisdiction: str) -> dict[str, str]:
+    """The sheets made of those rules (`policy.describe`): relative path to content, as far as they are there."""
+    names = [name for name in _policy_files(folder, jurisdiction) if name.endswith(f"/{SHEET}")]
     return {name: _read_text(folder / name, name, MAX_POLICY_BYTES) for name in names}
 
 
@@ -257,7 +257,7 @@ def _policy_files(folder: Path, jurisdiction: str) -> list[str]:
             name = f"{part}/{entry.name}"
             if entry.is_symlink() or not entry.is_file():
                 raise ConfigError("a policy is not an ordinary file", place=name)
-            if PLACE.fullmatch(name) is None and entry.name not in (EXAMPLES, READ_BY_PEOPLE, PAGE):
+            if PLACE.fullmatch(name) is None and entry.name not in (EXAMPLES, READ_BY_PEOPLE, SHEET):
                 raise ConfigError("an unexpected file among the policies", place=name)
             names.append(name)
     if len(names) > MAX_POLICY_FILES:

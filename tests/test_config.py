@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import config
-from gateway.config import KEYS, Settings, dump_settings, load_settings, read_examples, read_pages, read_policies
+from gateway.config import KEYS, Settings, dump_settings, load_settings, read_examples, read_policies, read_sheets
 from gateway.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -255,13 +255,13 @@ def test_read_examples_takes_federation_and_own_country(policies: Path) -> None:
     assert read_examples(policies, "XA") == {"00-federation": "# federation", "XA": "# XA"}
 
 
-def test_pages_and_templates_may_lie_beside_the_rules(policies: Path) -> None:
+def test_sheets_and_templates_may_lie_beside_the_rules(policies: Path) -> None:
     before = read_policies(policies, "XA")
     (policies / "XA" / "share.md").write_text("# XA")
     (policies / "templates").mkdir()
     (policies / "templates" / "whatever").write_bytes(b"\xff")
     assert read_policies(policies, "XA") == before
-    assert read_pages(policies, "XA") == {"XA/share.md": "# XA"}
+    assert read_sheets(policies, "XA") == {"XA/share.md": "# XA"}
 
 
 @pytest.mark.parametrize(

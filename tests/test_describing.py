@@ -1,4 +1,4 @@
-"""Rules in words: the pages that ship are true, nothing of a rule is left out, and what has no words is refused."""
+"""Rules in words: the sheets that ship are true, nothing of a rule is left out, and what has no words is refused."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import page_reader
+import sheet_reader
 from gateway import policy
 from gateway.cli import app
-from gateway.config import read_pages, read_policies
+from gateway.config import read_policies, read_sheets
 from gateway.errors import ConfigError
 from gateway.model import Surface
 from gateway.policy.words import strictest
@@ -32,8 +32,8 @@ SCHEMA = (FOLDER / policy.SCHEMA).read_text()
 NOTES = '@id("one") @law("Act 1") @says("It.") @reviewed_by("desk") @valid_until("2030-12-31")'
 
 
-def page(rule: str, *, agreement: str = "", notes: str = NOTES) -> str:
-    """The page of a folder XA whose one rule this is."""
+def sheet(rule: str, *, agreement: str = "", notes: str = NOTES) -> str:
+    """The sheet of a folder XA whose one rule this is."""
     base = NOTES.replace('"one"', '"base"') + "forbid (principal, action, resource);"
     name = f"XA/agreement-{agreement}.cedar" if agreement else "XA/national.cedar"
     return policy.describe({policy.SCHEMA: SCHEMA, "00-federation/base.cedar": base, name: f"{notes} {rule}"})[
@@ -42,24 +42,24 @@ def page(rule: str, *, agreement: str = "", notes: str = NOTES) -> str:
 
 
 def words(condition: str) -> str:
-    """What the page says of a forbid on referrals under this condition."""
-    text = page(f'forbid (principal, action == Action::"refer", resource) when {{ {condition} }};')
+    """What the sheet says of a forbid on referrals under this condition."""
+    text = sheet(f'forbid (principal, action == Action::"refer", resource) when {{ {condition} }};')
     return re.search(r"- If (.+): no partner may be referred cases\.", text)[1]
 
 
-# --- the pages that ship ---
+# --- the sheets that ship ---
 
 
 @pytest.mark.parametrize("country", COUNTRIES)
-def test_every_page_that_ships_is_what_its_rules_say(country: str) -> None:
-    assert read_pages(FOLDER, country) == policy.describe(texts(country)), "run `gateway policy describe policies`"
+def test_every_sheet_that_ships_is_what_its_rules_say(country: str) -> None:
+    assert read_sheets(FOLDER, country) == policy.describe(texts(country)), "run `gateway policy describe policies`"
 
 
 @pytest.mark.parametrize("country", COUNTRIES)
-def test_every_note_of_every_rule_stands_on_its_page(country: str) -> None:
-    pages = policy.describe(texts(country))
+def test_every_note_of_every_rule_stands_on_its_sheet(country: str) -> None:
+    sheets = policy.describe(texts(country))
     for path in texts(country).keys() - {policy.SCHEMA}:
-        shown = pages[f"{path.split('/')[0]}/share.md"]
+        shown = sheets[f"{path.split('/')[0]}/share.md"]
         for form in json.loads(cedarpy.policies_to_json_str(texts(country)[path]))["staticPolicies"].values():
             notes = form["annotations"]
             paragraph = re.search(rf"\*\*{notes['id']}\*\* – .*?(?=\n\*\*|\n## |\Z)", shown, re.S)[0]
@@ -95,13 +95,13 @@ def test_every_mutant_of_every_rule_reads_differently(path: str) -> None:
 
 
 def without_order(text: str) -> list[str]:
-    """A page's lines: writing rules back from the engine's form may order them anew."""
+    """A sheet's lines: writing rules back from the engine's form may order them anew."""
     return sorted(text.splitlines())
 
 
 @pytest.mark.parametrize("country", EVERY)
-def test_who_decides_by_the_page_alone_decides_as_the_engine_does(country: str) -> None:
-    lines = page_reader.read(policy.describe(texts(country)).values())
+def test_who_decides_by_the_sheet_alone_decides_as_the_engine_does(country: str) -> None:
+    lines = sheet_reader.read(policy.describe(texts(country)).values())
     assert sorted(line.rule for line in lines) == sorted(policies(country).rules)
     asked = [*requests(country), *(request for example in examples(country) for request in example.requests)]
     for step, decision in zip(asked, map(policies(country).decide, asked), strict=True):
@@ -110,7 +110,7 @@ def test_who_decides_by_the_page_alone_decides_as_the_engine_does(country: str) 
         if decision.reason is policy.Reason.ENGINE_ERROR:
             continue  # a purpose where none belongs: not the rules' doing
         # An allow also has the rules of the steps before it, so those are asked too.
-        read = [page_reader.decide(lines, replace(step, action=action)) for action in before(step, country)]
+        read = [sheet_reader.decide(lines, replace(step, action=action)) for action in before(step, country)]
         assert decision.allowed == all(allowed for allowed, _, _ in read), (step, read)
         if decision.allowed:
             assert list(decision.rule_ids) == sorted({rule for _, rules, _ in read for rule in rules})
@@ -182,7 +182,7 @@ def test_a_condition_reads(condition: str, said: str) -> None:
 
 
 def test_a_permit_reads_in_the_table_and_in_sentences() -> None:
-    shown = page(
+    shown = sheet(
         'permit (principal in Agreement::"xa-xb-xc", action in [Action::"share_existence", Action::"share_series",'
         ' Action::"forward", Action::"receive"], resource) when { resource.onward.isEmpty() }'
         ' unless { resource.handling == Handling::"H3" };',
@@ -204,7 +204,7 @@ def test_a_permit_reads_in_the_table_and_in_sentences() -> None:
 
 
 def test_a_forbid_about_everything_reads_on_both_sides() -> None:
-    shown = page("forbid (principal, action, resource);")
+    shown = sheet("forbid (principal, action, resource);")
     assert "| every partner | one | never | be told anything; give entries to XA | always | none | Act 1 |" in shown
     assert "- Always: no partner may be told anything; XA may not take entries from any partner.\n" in shown
     assert "it forbids after that day as well" in shown
@@ -221,7 +221,7 @@ def test_a_national_rule_for_one_agreement_names_its_parties() -> None:
     )
 
 
-def test_a_folder_without_rules_has_a_page_that_says_so() -> None:
+def test_a_folder_without_rules_has_a_sheet_that_says_so() -> None:
     base = f"{NOTES} forbid (principal, action, resource);"
     files = {policy.SCHEMA: SCHEMA, "00-federation/base.cedar": base, "XA/national.cedar": "// none yet"}
     assert "There is no rule yet: nothing is given, taken or answered." in policy.describe(files)["XA/share.md"]
@@ -254,7 +254,7 @@ def test_a_folder_without_rules_has_a_page_that_says_so() -> None:
 )
 def test_a_rule_without_words_is_refused_by_name(rule: str) -> None:
     with pytest.raises(ConfigError, match="no plain words") as caught:
-        page(rule)
+        sheet(rule)
     assert caught.value.place == "XA/national.cedar, rule one"
 
 
@@ -324,7 +324,7 @@ def run(*words: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_stale_page_fails_the_check_until_it_is_written(folder: Path) -> None:
+def test_a_stale_sheet_fails_the_check_until_it_is_written(folder: Path) -> None:
     (folder / "XA" / "share.md").write_text("XB may receive everything\n")
     code, output = run(str(folder), "--jurisdiction", "XA", "--check")
     assert code == 9
@@ -336,21 +336,21 @@ def test_a_stale_page_fails_the_check_until_it_is_written(folder: Path) -> None:
         "00-federation/share.md: as the rules say\nXA/share.md: written\n",
     )
     assert run(str(folder), "--jurisdiction", "XA", "--check")[0] == 0
-    assert read_pages(folder, "XA") == read_pages(FOLDER, "XA")
+    assert read_sheets(folder, "XA") == read_sheets(FOLDER, "XA")
 
 
-def test_a_missing_page_fails_the_check(folder: Path) -> None:
+def test_a_missing_sheet_fails_the_check(folder: Path) -> None:
     (folder / "00-federation" / "share.md").unlink()
     assert run(str(folder), "--jurisdiction", "XA", "--check")[0] == 9
 
 
-def test_a_page_is_no_part_of_the_policy(folder: Path) -> None:
+def test_a_sheet_is_no_part_of_the_policy(folder: Path) -> None:
     before = read_policies(folder, "XA")
     (folder / "XA" / "share.md").unlink()
     assert read_policies(folder, "XA") == before
 
 
-def test_a_page_that_cannot_be_written_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sheet_that_cannot_be_written_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "XA" / "share.md").unlink()
 
     def full(*_: object, **__: object) -> int:
@@ -359,5 +359,5 @@ def test_a_page_that_cannot_be_written_is_an_error(folder: Path, monkeypatch: py
     monkeypatch.setattr(Path, "write_text", full)
     code, output = run(str(folder), "--jurisdiction", "XA", "--json")
     assert code == 9
-    assert "the page cannot be written: No space left on device" in output
+    assert "the sheet cannot be written: No space left on device" in output
     assert str(folder) not in output

@@ -11,7 +11,7 @@ import typer
 
 from gateway.cli.people import Admin, AdminPassphrase, KeyFile, guarded
 from gateway.cli.shell import Shell, amount, bold, command, plain
-from gateway.config import read_examples, read_pages, read_policies
+from gateway.config import read_examples, read_policies, read_sheets
 from gateway.errors import ConfigError, MalformedError, NotFoundError
 from gateway.keyadmin import activate_policy
 from gateway.model import ENTRY_GROUPS, HandlingCode, Label, Restriction, Surface, VictimStatus
@@ -77,23 +77,23 @@ def policy_describe(
     *,
     folder: Annotated[Path | None, typer.Argument(help="A folder of policies; by default the gateway's own.")] = None,
     jurisdiction: Annotated[str, typer.Option(help="Whose rules; by default this gateway's.")] = "",
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a page is not what the rules say.")] = (
+    check: Annotated[bool, typer.Option("--check", help="Only compare; fail if a sheet is not what the rules say.")] = (
         False
     ),
 ) -> None:
     """Write share.md beside the rules: every rule as a line of a table and in plain sentences. Needs no passphrase."""
     chosen, place = _jurisdiction(shell, jurisdiction), folder or shell.settings().policies_folder
-    pages, there = describe(read_policies(place, chosen)), read_pages(place, chosen)
-    stale = [name for name, text in pages.items() if there.get(name) != text]
+    sheets, there = describe(read_policies(place, chosen)), read_sheets(place, chosen)
+    stale = [name for name, text in sheets.items() if there.get(name) != text]
     if check and stale:
         raise ConfigError(
-            "the page is not what the rules say", place=", ".join(stale), remedy="run `gateway policy describe`"
+            "the sheet is not what the rules say", place=", ".join(stale), remedy="run `gateway policy describe`"
         )
     for name in stale:
-        _write_page(place, name, pages[name])
+        _write_sheet(place, name, sheets[name])
     shell.show(
-        {"jurisdiction": chosen, "pages": list(pages), "written": stale},
-        *(f"{name}: {'written' if name in stale else 'as the rules say'}" for name in pages),
+        {"jurisdiction": chosen, "sheets": list(sheets), "written": stale},
+        *(f"{name}: {'written' if name in stale else 'as the rules say'}" for name in sheets),
     )
 
 
@@ -277,12 +277,12 @@ def check_policies(folder: Path, jurisdiction: str) -> dict[str, object]:
     }
 
 
-def _write_page(folder: Path, name: str, text: str) -> None:
-    """A page in its place. A crash within leaves a part of it, which --check finds; no rule is touched."""
+def _write_sheet(folder: Path, name: str, text: str) -> None:
+    """A sheet in its place. A crash within leaves a part of it, which --check finds; no rule is touched."""
     try:
         (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"the page cannot be written: {error.strerror}", place=name) from error
+        raise ConfigError(f"the sheet cannot be written: {error.strerror}", place=name) from error
 
 
 def _explained(policies: PolicySet, request: ShareRequest) -> dict[str, object]:

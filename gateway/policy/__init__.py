@@ -21,7 +21,7 @@ Standard: the Cedar language 4 (docs.cedarpolicy.com), through `cedarpy`.
 """
 
 from gateway.policy.deciding import PolicySet, load
-from gateway.policy.describing import PAGE, describe, plain
+from gateway.policy.describing import SHEET, describe, plain
 from gateway.policy.differing import IntakeChange, ShareChange, intake_changes, share_changes
 from gateway.policy.examples import Example, parse_examples, try_example
 from gateway.policy.loading import FEDERATION, PLACE, SCHEMA, digest_texts
@@ -46,9 +46,9 @@ from gateway.policy.words import (
 
 __all__ = [
     "FEDERATION",
-    "PAGE",
     "PLACE",
     "SCHEMA",
+    "SHEET",
     "Action",
     "Decision",
     "Duty",

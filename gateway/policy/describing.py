@@ -1,11 +1,11 @@
-"""Rules in words: a page for each folder, made from the rules themselves, so that a lawyer need not read Cedar.
+"""Rules in words: a sheet for each folder, made from the rules themselves, so that a lawyer need not read Cedar.
 
-Everything that a rule says stands on the page: whom it is about, what it opens or closes, every condition, every duty,
+Everything that a rule says stands on the sheet: whom it is about, what it opens or closes, every condition, every duty,
 its law, who reviewed it, its date. A rule with a construct that has no words here is refused with its name. It is never
 left out and never said roughly: two rules that differ read differently.
 
-    pages = describe(texts)
-    pages["XA/share.md"]
+    sheets = describe(texts)
+    sheets["XA/share.md"]
 
 What is described is the engine's own form of a rule: Cedar's JSON policy format
 (docs.cedarpolicy.com/policies/json-format.html).
@@ -22,12 +22,12 @@ from gateway.errors import ConfigError
 from gateway.policy.loading import FEDERATION, agreements, load_rules, parse_schema, sort_texts
 from gateway.policy.words import COUNTED, Action, Duty, Obligation, Rule, RuleKind
 
-PAGE = "share.md"
+SHEET = "share.md"
 
 Form = dict[str, object]
 EVERYTHING = {"op": "All"}  # a scope that leaves nothing out
 
-MARKDOWN = re.compile(r"[\\`*_\[\]<>|#~&]")  # what a line of text must not do on a page
+MARKDOWN = re.compile(r"[\\`*_\[\]<>|#~&]")  # what a line of text must not do on a sheet
 SIMPLE_PATTERN = re.compile(r"[^*“”]+")
 
 ATTRIBUTES = {
@@ -71,7 +71,7 @@ KNOWN_ACTIONS = {*ACTION_GROUPS, *(str(action) for action in Action)}
 HEAD = """\
 # What {us} gives, takes and answers
 
-Made from the rules in this folder by `gateway policy describe`; do not edit. The rules decide, this page explains them.
+Made from the rules in this folder by `gateway policy describe`; do not edit. The rules decide; this sheet explains.
 
 What no rule permits is refused. A rule that says *never* wins over every rule that says *may*. Whoever receives
 anything of an entry also needs leave to receive its existence, and for an entry of a third jurisdiction leave to be
@@ -87,9 +87,9 @@ TABLE = """\
 
 
 def describe(texts: Mapping[str, str]) -> dict[str, str]:
-    """The page of each folder among these texts, by its path: `00-federation/share.md` and `XA/share.md`.
+    """The sheet of each folder among these texts, by its path: `00-federation/share.md` and `XA/share.md`.
 
-    The pages speak of every rule with its dates and are the same on every day.
+    The sheets speak of every rule with its dates and are the same on every day.
 
     Raises:
         ConfigError: a rule is not sound, or has no words here; it names file and rule.
@@ -98,7 +98,7 @@ def describe(texts: Mapping[str, str]) -> dict[str, str]:
     loaded = load_rules(placed, parse_schema(placed.schema))
     named = agreements(placed.rules, placed.jurisdiction)
     described = [_describe(rule, loaded.forms[rule.id], named) for rule in loaded.rules.values()]
-    return {f"{part}/{PAGE}": _page(described, part) for part in (FEDERATION, placed.jurisdiction)}
+    return {f"{part}/{SHEET}": _sheet(described, part) for part in (FEDERATION, placed.jurisdiction)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +183,17 @@ class _Described:
         return "; ".join(map(_duty, self.rule.obligations))
 
 
-def _page(described: Sequence[_Described], part: str) -> str:
-    """One folder's page: head, table, and a paragraph for each rule under its file."""
+def _sheet(described: Sequence[_Described], part: str) -> str:
+    """One folder's sheet: head, table, and a paragraph for each rule under its file."""
     ours = [one for one in described if one.rule.path.startswith(f"{part}/")]
-    page = [HEAD.format(us=EVERYONE)] if part == FEDERATION else [HEAD.format(us=part), BESIDE]
+    sheet = [HEAD.format(us=EVERYONE)] if part == FEDERATION else [HEAD.format(us=part), BESIDE]
     if not ours:
-        return "\n".join([*page, "There is no rule yet: nothing is given, taken or answered.\n"])
-    page += ["## Table\n", TABLE + "".join(one.row() for one in ours)]
+        return "\n".join([*sheet, "There is no rule yet: nothing is given, taken or answered.\n"])
+    sheet += ["## Table\n", TABLE + "".join(one.row() for one in ours)]
     for path in dict.fromkeys(one.rule.path for one in ours):
-        page.append(f"## {path.removeprefix(f'{part}/')}\n")
-        page += [one.paragraph() for one in ours if one.rule.path == path]
-    return "\n".join(page)
+        sheet.append(f"## {path.removeprefix(f'{part}/')}\n")
+        sheet += [one.paragraph() for one in ours if one.rule.path == path]
+    return "\n".join(sheet)
 
 
 def _describe(rule: Rule, form: Form, named: Mapping[str, frozenset[str]]) -> _Described:
@@ -208,7 +208,7 @@ def _describe(rule: Rule, form: Form, named: Mapping[str, frozenset[str]]) -> _D
         )
     except _NoWords as error:
         raise ConfigError(
-            "the rule says something that has no plain words, so no page can be made of it",
+            "the rule says something that has no plain words, so no sheet can be made of it",
             place=f"{rule.path}, rule {rule.id}",
             remedy="say it in the words that contracts/policy-1.md lists, perhaps as several rules",
         ) from error
@@ -219,7 +219,7 @@ class _NoWords(Exception):  # noqa: N818  it never leaves this module
 
 
 def plain(text: str) -> str:
-    """The text as it reads on a page, whatever characters it holds."""
+    """The text as it reads on a sheet, whatever characters it holds."""
     return MARKDOWN.sub(r"\\\g<0>", text)
 
 

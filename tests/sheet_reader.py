@@ -1,6 +1,6 @@
 """Decides by share.md alone: reads the tables that `policy.describe` writes as a lawyer would, and knows no Cedar.
 
-It shares no code with the gateway's policy package but the values that go in. Where it and the engine disagree, a page
+It shares no code with the gateway's policy package but the values that go in. Where it and the engine disagree, a sheet
 has left something out or said it wrongly.
 """
 
@@ -74,9 +74,9 @@ class Line:
     duties: frozenset[str]
 
 
-def read(pages: Iterable[str]) -> list[Line]:
+def read(sheets: Iterable[str]) -> list[Line]:
     """The lines of all tables."""
-    rows = [line for page in pages for line in page.splitlines() if re.match(r"\| .* \| (may|never) \|", line)]
+    rows = [line for sheet in sheets for line in sheet.splitlines() if re.match(r"\| .* \| (may|never) \|", line)]
     return [_line([cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]) for row in rows]
 
 
