@@ -84,6 +84,8 @@ class EventKind(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     POLICY_ACTIVATED = "policy_activated"
+    POLICY_SCHEDULED = "policy_scheduled"
+    POLICY_UNSCHEDULED = "policy_unscheduled"
     SYNC_FAILED = "sync_failed"
     TOKEN_REFUSED = "token_refused"  # noqa: S105 - a word of the log, not a secret
     KEY_CHANGED = "key_changed"
@@ -167,6 +169,8 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.PAUSED: frozenset({"partner", "reason"}),
     EventKind.RESUMED: frozenset({"partner", "reason", "proposal"}),
     EventKind.POLICY_ACTIVATED: frozenset({"policy", "previous", "key_ids", "started", "stopped", "proposal"}),
+    EventKind.POLICY_SCHEDULED: frozenset({"policy", "on", "key_ids", "proposal"}),
+    EventKind.POLICY_UNSCHEDULED: frozenset({"policy", "on", "proposal", "reason"}),
     EventKind.SYNC_FAILED: frozenset({"partner", "set", "error", "reason", "attempts", "next_run"}),
     EventKind.TOKEN_REFUSED: frozenset({"partner", "error", "reason"}),
     EventKind.KEY_CHANGED: frozenset(

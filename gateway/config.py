@@ -36,6 +36,8 @@ MIN_QUORUM = 2  # four eyes; one administrator alone only in a demo
 EXAMPLES = "examples.toml"
 TEMPLATES = "templates"  # beside the jurisdictions that ship: rules to copy from, never opened here
 READ_BY_PEOPLE = "README.md"
+LOCK = "LOCK"  # in the policy folder of a gateway: what administrators brought into force (`activation`)
+DRAFT = re.compile(r"\.[A-Za-z0-9.-]+\.new")  # a file of policies that is being written
 DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://.+")  # the drivers that `store` has
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -59,7 +61,7 @@ KEYS = {
     "tls_key": Key("PEM file with the certificate's private key; empty for none."),
     "database": Key("The SQLite file, or a database URL (sqlite:// or postgresql://)."),
     "keystore": Key("The file with this gateway's private keys; nodes that share a database share it."),
-    "policies": Key("The folder of policies: schema.cedarschema, 00-federation and a folder for the jurisdiction."),
+    "policies": Key("The folder of the policy in force, which the gateway writes itself: a change comes from another."),
     "demo": Key("True only for a gateway with invented data: it may then run with a quorum of 1."),
     "quorum": Key("How many administrators must sign a guarded act: 2 or more; 1 only in a demo.", 1, 9),
     "sync_interval_seconds": Key("How often each followed partner is asked for news, in seconds.", 5, 86_400),
@@ -236,10 +238,26 @@ def read_sheets(folder: Path, jurisdiction: str) -> dict[str, str]:
     return {name: _read_text(folder / name, name, MAX_POLICY_BYTES) for name in names}
 
 
+def read_policy_files(folder: Path, jurisdiction: str) -> dict[str, str]:
+    """All that belongs to a gateway's policy: its rules, and what stands beside them for people and for checks."""
+    texts = read_policies(folder, jurisdiction)
+    for name in _policy_files(folder, jurisdiction):
+        texts[name] = _read_text(folder / name, name, MAX_POLICY_BYTES)
+    return dict(sorted(texts.items()))
+
+
+def read_lock(folder: Path) -> str | None:
+    """What `LOCK` in a policy folder says, None without one."""
+    path = folder / LOCK
+    return _read_text(path, LOCK, MAX_POLICY_BYTES) if os.path.lexists(path) else None
+
+
 def _check_top(folder: Path) -> None:
     """ConfigError for anything in the policy folder but the schema, a README and the folders of rules and templates."""
     for entry in _entries(folder, "policies"):
-        known = entry.name in (SCHEMA, READ_BY_PEOPLE, FEDERATION, TEMPLATES) or JURISDICTION.fullmatch(entry.name)
+        known = entry.name in (SCHEMA, READ_BY_PEOPLE, FEDERATION, TEMPLATES, LOCK) or JURISDICTION.fullmatch(
+            entry.name
+        )
         if not known or entry.is_symlink():
             raise ConfigError("an unexpected file among the policies", place=entry.name)
 
@@ -266,9 +284,9 @@ def _policy_files(folder: Path, jurisdiction: str) -> list[str]:
 
 
 def _entries(folder: Path, name: str) -> list[Path]:
-    """What a folder holds, sorted; `name` is what people see."""
+    """What a folder holds, sorted, without drafts that a crash left behind; `name` is what people see."""
     try:
-        return sorted(folder.iterdir())
+        return sorted(entry for entry in folder.iterdir() if DRAFT.fullmatch(entry.name) is None)
     except OSError as error:
         raise ConfigError(f"the folder cannot be read: {error.strerror}", place=name) from error
 

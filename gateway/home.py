@@ -10,8 +10,8 @@ Rules:
 
 1. Founding is one step: the folder is made beside its place and put there whole, mode 0700. A crash before that step
    leaves a folder `.NAME.….new` beside it, whose keys nobody has seen; founding again takes no notice of it.
-2. Opening brings the database to the newest schema, loads every policy, and compares the log's newest leaf with its
-   newest checkpoint. A policy that is not the one in force stops exchange until two administrators have activated it.
+2. Opening brings the database to the newest schema, and compares the log's newest leaf with its newest checkpoint. The
+   policy in force decides; a policy folder that is not as administrators signed it stops the gateway (`activation`).
 3. What the founders chose as four eyes cannot be lowered by editing the settings: agency, demo and the least quorum
    are also in the database, and opening compares them. Who is an administrator, how many must sign and where each
    partner stands is proved from the log (`standing`).
@@ -28,13 +28,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway import policytexts
+from gateway import activation
 from gateway.audit import EventKind
 from gateway.config import READ_BY_PEOPLE, SETTINGS_FILE, Settings, dump_settings, load_settings, read_policies
 from gateway.crypto import checkpoint, merkle
@@ -44,7 +44,6 @@ from gateway.errors import AuditBrokenError, ConfigError, ConflictError, Gateway
 from gateway.keystore import Keystore, read_pin
 from gateway.model import MAX_TEXT_CHARS
 from gateway.node import CheckpointSigner, Clock, Node, Policies, awaits_restore, log_origin, own_log
-from gateway.partners import policy_is_in_force, record_policy
 from gateway.policy import FEDERATION, SCHEMA
 from gateway.shipped import policies_path
 from gateway.standing import settle
@@ -115,6 +114,8 @@ def found(
             try:
                 node.store.migrate()
                 _begin(node, name)
+                if building.policies_folder.is_relative_to(draft):
+                    activation.bring_folder(node)
             finally:
                 node.store.close()
         undoing.pop_all()
@@ -139,12 +140,11 @@ def open_home(
         ConfigError: settings, keys or policies cannot be used; the remedy says what to do.
         AuditBrokenError: the end of the log is not what its checkpoint says.
     """
-    # 1. Settings, keys, policies: each checked whole.
+    # 1. Settings and keys: each checked whole.
     settings = load_settings(folder)
     keystore = Keystore.open(settings.keystore_path, passphrase, token=open_token(settings))
-    node = assemble(settings, keystore, clock, random)
+    node = assemble(settings, keystore, clock, random, policies={} if check_log else None)
     try:
-        _ = node.policy.digest  # every rule is sound
         # 2. The database at the newest schema, and of this gateway.
         node.store.migrate()
         with node.store.reading() as tx:
@@ -152,11 +152,10 @@ def open_home(
             # 3. The end of the log as its checkpoint says.
             if check_log:
                 _check_end_of_log(tx, node)
-        # 4. Administrators, partners, pauses and the policy in force as the log has them. A folder that holds another
-        #    policy stops exchange (`partners.active_card`) until administrators have activated it.
+        # 4. Administrators, partners, pauses and the policy in force as the log has them; the policy folder as signed.
         if check_log:
             settle(node)
-            _keep_policy(node)
+            activation.settle(node)
         # 5. A restored gateway does nothing before its restore statement is signed; then the old log's key goes.
         _check_restored(node, restored=restored)
     except BaseException:
@@ -273,18 +272,30 @@ def _begin(node: Node, name: str) -> None:
             tx.people.set_meta(key, value)
         founded = node.event(EventKind.GATEWAY_INITIALISED, actor=node.agency, subject=node.agency, details=details)
         tx.log.append([founded])
-        record_policy(tx, node, previous="")
+        activation.begin(tx, node)
 
 
 # Opening
 
 
-def assemble(settings: Settings, keystore: Keystore, clock: Clock, random: Random) -> Node:
-    """A node over what is there, nothing of it checked."""
+def assemble(
+    settings: Settings,
+    keystore: Keystore,
+    clock: Clock,
+    random: Random,
+    *,
+    policies: Mapping[str, str] | None = None,
+) -> Node:
+    """A node over what is there, nothing of it checked.
+
+    Args:
+        policies: the texts that it decides by; None for those in its folder.
+    """
     key = keystore.log_key(log_origin(settings.agency, keystore.log_numbers[0]))
     store = Store(settings.database_url, CheckpointSigner(key, random, keystore.log_key))
-    policies = Policies(read_policies(settings.policies_folder, settings.jurisdiction))
-    return Node(settings, store, keystore, policies, clock, random)
+    if policies is None:
+        policies = read_policies(settings.policies_folder, settings.jurisdiction)
+    return Node(settings, store, keystore, Policies(policies), clock, random)
 
 
 def _check_founded(tx: Transaction, settings: Settings) -> None:
@@ -300,15 +311,6 @@ def _check_founded(tx: Transaction, settings: Settings) -> None:
         )
     if settings.quorum < int(tx.people.meta(QUORUM_META) or 0):
         raise ConfigError("the quorum is lower than the one founded with", place="quorum", remedy="set it back")
-
-
-def _keep_policy(node: Node) -> None:
-    """The texts of the policy in force are kept, also where it came into force before texts were."""
-    with node.store.reading() as tx:
-        kept = tx.policies.holds(node.policy.digest) or not policy_is_in_force(tx, node)
-    if not kept:
-        with node.store.transaction() as tx:
-            policytexts.keep(tx, node)
 
 
 def _check_restored(node: Node, *, restored: bool) -> None:

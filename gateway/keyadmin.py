@@ -29,12 +29,13 @@ from gateway.crypto.keys import VerifyingKey
 from gateway.errors import ConflictError, DeniedError, MalformedError, PartnerError
 from gateway.exchange.erasing import ENTRY_ACTS
 from gateway.home import QUORUM_META
-from gateway.interchange import HEX_DIGEST, IdentityCard, parse_card
+from gateway.interchange import IdentityCard, parse_card
 from gateway.keyacts import KEY_ACTS
 from gateway.model import AGENCY, MAX_TEXT_CHARS, int_member, require, text_member
-from gateway.node import POLICY_META, Node, log_origin, witness_name
+from gateway.node import Node, log_origin, witness_name
 from gateway.ownkeys import issued_card
 from gateway.partners import ACTIVE, REMOVED, SUSPENDED, card_in
+from gateway.policyacts import POLICY_ACTS
 from gateway.standing import founder_mac, keep, roster
 from gateway.store import Transaction
 from gateway.store.people import EVERYTHING
@@ -106,11 +107,6 @@ def set_quorum(quorum: int) -> tuple[str, Arguments]:
 def lift_test(partner: str) -> tuple[str, Arguments]:
     """The act after which real data may move to and from a partner."""
     return "partner_test_lift", {"partner": partner}
-
-
-def activate_policy(node: Node) -> tuple[str, Arguments]:
-    """The act that brings the policy of this gateway's folder, as it is now, into force."""
-    return "policy_activate", {"policy": node.policy.digest}
 
 
 def resume(partner: str = "") -> tuple[str, Arguments]:
@@ -266,32 +262,6 @@ def _partner_test_lift(tx: Transaction, node: Node, arguments: Arguments, propos
     tx.sets.drop_heads([row.agency])
     details: dict[str, object] = {"partner": row.agency, "proposal": proposal}
     _log(tx, node, EventKind.PARTNER_TEST_LIFTED, row.agency, details)
-
-
-def _policy_activate(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> None:
-    previous = tx.people.meta(POLICY_META) or ""
-    if node.policy.digest != _policy_subject(arguments):
-        raise ConflictError("the policy folder has changed since this was proposed", remedy="propose it again")
-    if previous == node.policy.digest:
-        raise ConflictError("this policy is in force already")
-    partners.record_policy(tx, node, previous=previous, proposal=proposal)
-
-
-def _policy_difference(tx: Transaction, node: Node, _arguments: Arguments) -> list[Change]:
-    """Files by the digest of their text: what they mean is for the reader, and `gateway policy explain`."""
-    stored = canonical.parse_json((tx.people.meta(partners.POLICY_FILES_META) or "{}").encode(), max_bytes=1 << 20)
-    before, now = dict(stored) if isinstance(stored, dict) else {}, partners.policy_files(node)
-    return [
-        Change(path, str(before.get(path, ""))[:16], str(now.get(path, ""))[:16])
-        for path in sorted({*before, *now})
-        if before.get(path) != now.get(path)
-    ]
-
-
-def _policy_subject(arguments: Arguments) -> str:
-    digest = text_member(_members(arguments, {"policy"}), "policy")
-    require(HEX_DIGEST.fullmatch(digest), "this is not the digest of a policy")
-    return digest
 
 
 def _resume(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> None:
@@ -631,12 +601,10 @@ ACTS: Mapping[str, Act] = {
     "partner_test_lift": Act(
         "let real data move to and from a partner", _partner_subject, _partner_test_lift, _test_difference
     ),
-    "policy_activate": Act(
-        "bring the policy in the folder into force", _policy_subject, _policy_activate, _policy_difference
-    ),
     "quorum_set": Act("set how many administrators must sign", _quorum_subject, _quorum_set, _quorum_difference),
     "resume": Act("go on after a pause or a suspension", _resume_subject, _resume, _resume_difference),
     **KEY_ACTS,
+    **POLICY_ACTS,
     **ENTRY_ACTS,
     **RESTORE_ACTS,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from threading import Lock
 
 from gateway import audit, policy
 from gateway.audit import Event, EventKind
@@ -20,6 +21,7 @@ from gateway.store import Store, Transaction
 
 Clock = Callable[[], int]
 POLICY_META = "policy"  # where the database says which policy is in force, by its digest
+WAITING_META = "policy waiting"  # … and which one waits for its day: "" or "YYYY-MM-DD" and its proposal
 
 
 class CheckpointSigner:
@@ -56,12 +58,23 @@ class Policies:
 
     texts: Mapping[str, str]
     _loaded: policy.PolicySet | None = None
+    _changing: Lock = field(default_factory=Lock, repr=False)
 
     def on(self, day: date) -> policy.PolicySet:
         """The policy set of a day."""
-        if self._loaded is None or self._loaded.on != day:
-            self._loaded = policy.load(self.texts, on=day)
-        return self._loaded
+        loaded = self._loaded
+        if loaded is not None and loaded.on == day:
+            return loaded
+        with self._changing:
+            if self._loaded is None or self._loaded.on != day:
+                self._loaded = policy.load(self.texts, on=day)
+            return self._loaded
+
+    def take_up(self, texts: Mapping[str, str], day: date) -> None:
+        """From now on these texts decide; ConfigError, and nothing changes, where they are not sound."""
+        loaded = policy.load(texts, on=day)
+        with self._changing:
+            self.texts, self._loaded = texts, loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,12 @@ class Node:
     @property
     def policy(self) -> policy.PolicySet:
         """The rules in force now."""
-        return self.policies.on(datetime.fromtimestamp(self.clock(), UTC).date())
+        return self.policies.on(self.today)
+
+    @property
+    def today(self) -> date:
+        """The day (UTC) for which policy decides now."""
+        return datetime.fromtimestamp(self.clock(), UTC).date()
 
     def event(self, kind: EventKind, *, actor: str, subject: str, details: Mapping[str, object] | None = None) -> Event:
         """An audit event of this moment."""

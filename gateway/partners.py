@@ -10,24 +10,23 @@ direction: those whose name begins with `test-`. Everything else looks as if it 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+from collections.abc import Iterable
 from functools import lru_cache
 
 from gateway import policytexts
 from gateway.audit import EventKind
-from gateway.crypto import canonical
 from gateway.errors import AuditBrokenError, NotFoundError, OverloadedError
 from gateway.interchange import IdentityCard, parse_card
 from gateway.model import is_test_set
-from gateway.node import POLICY_META, Node
+from gateway.node import POLICY_META, WAITING_META, Node
 from gateway.store import Transaction
 from gateway.store.tables import PartnerRow
 
 ACTIVE, SUSPENDED, REMOVED = "active", "suspended", "removed"
 REVOKED = "revoked"  # its signing key is compromised: it is shut out until it is enrolled anew
 PAUSED_RETRY_SECONDS = 300  # resuming takes two people
-POLICY_FILES_META = "policy files"
+POLICY_RETRY_SECONDS = 5  # every node takes up a policy that came into force within two
 _MAC_LABEL = "partner row 1"
 
 
@@ -73,7 +72,7 @@ def active(node: Node, tx: Transaction, partner: str) -> PartnerRow:
     Raises:
         NotFoundError: unknown, suspended, removed or pending: all look the same.
         OverloadedError: exchange is paused, or this process still decides by a policy that is no longer the one in
-            force (then nothing leaves and nothing is taken until it is started again).
+            force (then nothing leaves and nothing is taken until it has taken up the other).
         AuditBrokenError: as `find`.
     """
     row = find(node, tx, partner)
@@ -82,31 +81,36 @@ def active(node: Node, tx: Transaction, partner: str) -> PartnerRow:
     if tx.people.is_paused(partner):
         raise OverloadedError("exchange is paused", retry_after_seconds=PAUSED_RETRY_SECONDS)
     if not policy_is_in_force(tx, node):
-        raise OverloadedError("the policy is being changed", retry_after_seconds=PAUSED_RETRY_SECONDS)
+        raise OverloadedError("the policy is being changed", retry_after_seconds=POLICY_RETRY_SECONDS)
     return row
 
 
 def policy_is_in_force(tx: Transaction, node: Node) -> bool:
-    """Whether this process decides by the policy that the administrators activated: not one that lies in the folder and
-    waits for them, nor one from before, with which it was started."""
-    return tx.people.meta(POLICY_META) in (None, node.policy.digest)
+    """Whether this process decides by the policy that the administrators activated: not by one from before, nor by the
+    one that another takes the place of since the day began."""
+    if tx.people.meta(POLICY_META) not in (None, node.policy.digest):
+        return False
+    return not (tx.people.meta(WAITING_META) or "9999")[:10] <= node.today.isoformat()
 
 
-def record_policy(tx: Transaction, node: Node, *, previous: str, proposal: str = "") -> None:
-    """The policy of this process is in force from now on, on record, and its texts are kept."""
-    digest = node.policy.digest
-    policytexts.keep(tx, node)
+def record_policy(
+    tx: Transaction, node: Node, *, previous: str, proposal: str = "", key_ids: Iterable[str] = (), digest: str = ""
+) -> None:
+    """A policy is in force from now on, on record, and its texts are kept.
+
+    Args:
+        previous: the digest of the one before.
+        proposal, key_ids: the executed proposal and who signed it; none for the founding set.
+        digest: of texts that are kept already; else the policy is the one that this process decides by.
+    """
+    if not digest:
+        digest = node.policy.digest
+        policytexts.keep(tx, node)
     tx.people.set_meta(POLICY_META, digest)
-    tx.people.set_meta(POLICY_FILES_META, canonical.encode(policy_files(node)).decode())
     details: dict[str, object] = {"policy": digest, "previous": previous}
     if proposal:
-        details["proposal"] = proposal
+        details |= {"proposal": proposal, "key_ids": sorted(key_ids)}
     tx.log.append([node.event(EventKind.POLICY_ACTIVATED, actor=node.agency, subject=digest, details=details)])
-
-
-def policy_files(node: Node) -> dict[str, object]:
-    """The files of this process's policy, each with the SHA-256 (hex) of its text."""
-    return {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sorted(node.policies.texts.items())}
 
 
 def card_in(row: PartnerRow) -> IdentityCard:

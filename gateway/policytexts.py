@@ -20,9 +20,15 @@ MAX_TEXTS_BYTES = 512 << 20  # as much as a folder of policies can hold (`config
 
 def keep(tx: Transaction, node: Node) -> None:
     """The policy that this process decides by is kept, once."""
-    if not tx.policies.holds(node.policy.digest):
-        texts = canonical.encode(dict(node.policies.texts)).decode()
-        tx.policies.add(PolicyText(digest=node.policy.digest, texts=texts, kept=node.clock()))
+    keep_texts(tx, node.policies.texts, node.clock())
+
+
+def keep_texts(tx: Transaction, texts: Mapping[str, str], now: int) -> str:
+    """These texts are kept, once; returns their digest."""
+    digest = policy.digest_texts(texts)
+    if not tx.policies.holds(digest):
+        tx.policies.add(PolicyText(digest=digest, texts=canonical.encode(dict(texts)).decode(), kept=now))
+    return digest
 
 
 def find(tx: Transaction, digest: str) -> Mapping[str, str]:

@@ -35,7 +35,7 @@ from gateway.crypto.keys import VerifyingKey
 from gateway.errors import AuditBrokenError, GatewayError, MalformedError, NotFoundError, ProofError
 from gateway.keylife import KeyState
 from gateway.model import int_member, text_member, texts_member
-from gateway.node import POLICY_META, Node, own_log
+from gateway.node import POLICY_META, WAITING_META, Node, own_log
 from gateway.partners import REVOKED, card_in, fits, length_prefixed, put
 from gateway.proposals import LIFETIME_SECONDS, Statement, stored, verified_signers
 from gateway.store import Transaction
@@ -44,7 +44,7 @@ from gateway.store.tables import AdministratorRow, PartnerRow
 
 STANDING_META = "standing"  # where the database keeps what was read, under its MAC
 CARRIED_META = "standing carried over"  # … and what the log before this one said, under the digest in leaf 0
-VERSION = "standing 2"
+VERSION = "standing 3"
 _FIRST_VERSION = "standing 1"  # of a gateway that was never restored
 MAX_STANDING_BYTES = 4 << 20  # some thousand partners, and every change of office there ever was
 MAX_ADMINISTRATOR_BYTES = 8 << 10  # two public keys are 2.7 KB in base64
@@ -89,6 +89,19 @@ class _PartnerWord:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyWord:
+    """A policy that administrators have signed, as the log tells it: `proposal` is empty for the founding set.
+
+    `on`: the day on which it comes into force; empty for the one that is.
+    """
+
+    policy: str = ""
+    proposal: str = ""
+    key_ids: tuple[str, ...] = ()
+    on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Standing:
     """What the first `leaves` leaves of the log say.
 
@@ -102,9 +115,11 @@ class _Standing:
     executed: Mapping[str, int]
     partners: Mapping[str, _PartnerWord]
     paused: frozenset[str]
-    policy: str = ""
+    policy: PolicyWord = PolicyWord()
     log: int = 1
     never_again: tuple[int, str] = (0, "")  # number and MAC (hex) of the last row of the never-again list
+    waiting: PolicyWord | None = None  # the policy that waits for its day
+    version: str = VERSION
 
 
 _BEGINNING = _Standing(0, 0, (), {}, {}, frozenset())
@@ -125,6 +140,29 @@ def roster(tx: Transaction, node: Node) -> Roster:
 def was_executed(tx: Transaction, node: Node, proposal: str) -> bool:
     """Whether the log says that a proposal was done, whatever its row says. Known for as long as it could be signed."""
     return proposal in _read(tx, node).executed
+
+
+def policy_in_force(tx: Transaction, node: Node) -> PolicyWord:
+    """The policy that the log says is in force.
+
+    Raises:
+        AuditBrokenError: the database says another one.
+    """
+    standing = _read(tx, node)
+    _check_policy(tx, standing)
+    return standing.policy
+
+
+def policy_waiting(tx: Transaction, node: Node) -> PolicyWord | None:
+    """The policy that the log says is signed and waits for its day, or None. AuditBrokenError as `policy_in_force`."""
+    standing = _read(tx, node)
+    _check_policy(tx, standing)
+    return standing.waiting
+
+
+def waiting_word(waiting: PolicyWord | None) -> str:
+    """What the database says of a policy that waits."""
+    return f"{waiting.on} {waiting.proposal}" if waiting else ""
 
 
 def keep(tx: Transaction, node: Node) -> None:
@@ -172,8 +210,7 @@ def check(tx: Transaction, node: Node) -> Found:
     paused = {scope for scope, _, _ in tx.people.pauses()}
     for scope in sorted(standing.paused - paused):
         raise _broken("a pause was lifted without the administrators", "everything" if scope == EVERYTHING else scope)
-    if standing.policy and tx.people.meta(POLICY_META) != standing.policy:
-        raise _broken("the policy in force is not the one that the administrators activated", "")
+    _check_policy(tx, standing)
     _check_list(tx, standing)
     return Found(len(found.administrators), found.quorum, partners)
 
@@ -222,6 +259,14 @@ def _bring_up(node: Node) -> None:
 def founder_mac(node: Node, row: AdministratorRow) -> bytes:
     """The MAC of one who was added without signatures."""
     return node.keystore.row_mac(length_prefixed("administrator row 1", row.name, row.keys, str(row.added)))
+
+
+def _check_policy(tx: Transaction, standing: _Standing) -> None:
+    word = standing.policy
+    if word.policy and tx.people.meta(POLICY_META) != word.policy:
+        raise _broken("the policy in force is not the one that the administrators activated", "")
+    if (tx.people.meta(WAITING_META) or "") != waiting_word(standing.waiting):
+        raise _broken("the policy that waits for its day is not the one that the administrators signed", "")
 
 
 def _check_list(tx: Transaction, standing: _Standing) -> None:
@@ -361,6 +406,8 @@ _KINDS = (
     EventKind.RESUMED,
     EventKind.KEY_CHANGED,
     EventKind.POLICY_ACTIVATED,
+    EventKind.POLICY_SCHEDULED,
+    EventKind.POLICY_UNSCHEDULED,
     EventKind.NEVER_AGAIN_CHANGED,
 )
 _BEGINNINGS = (EventKind.GATEWAY_INITIALISED, EventKind.GATEWAY_RESTORED)
@@ -457,7 +504,11 @@ def _told(standing: _Standing, index: int, event: Event, *, demo: bool) -> _Stan
         case EventKind.KEY_CHANGED:
             return replace(standing, partners=_partners_after_key(standing, details))
         case EventKind.POLICY_ACTIVATED:
-            return replace(standing, policy=text_member(details, "policy"))
+            return replace(standing, policy=_policy_told(details), waiting=None)
+        case EventKind.POLICY_SCHEDULED:
+            return replace(standing, waiting=_policy_told(details))
+        case EventKind.POLICY_UNSCHEDULED:
+            return replace(standing, waiting=None)
         case EventKind.NEVER_AGAIN_CHANGED:
             end = int_member(details, "listed"), text_member(details, "list_head")
             return replace(standing, never_again=end)
@@ -502,6 +553,12 @@ def _partners_after_key(standing: _Standing, details: dict[str, object]) -> Mapp
     return {**standing.partners, owner: replace(word, compromised=(*word.compromised, lost))}
 
 
+def _policy_told(details: dict[str, object]) -> PolicyWord:
+    key_ids = texts_member(details, "key_ids") if "key_ids" in details else ()
+    on = text_member(details, "on") if "on" in details else ""
+    return PolicyWord(text_member(details, "policy"), _proposal(details), key_ids, on)
+
+
 def _proposal(details: dict[str, object]) -> str:
     return text_member(details, "proposal") if "proposal" in details else ""
 
@@ -527,7 +584,8 @@ def _dump(standing: _Standing) -> bytes:
                 for name, one in standing.partners.items()
             },
             "paused": sorted(standing.paused),
-            "policy": standing.policy,
+            "policy": _policy_members(standing.policy),
+            "waiting": _policy_members(standing.waiting) if standing.waiting else [],
             "never_again": list(standing.never_again),
         }
     )
@@ -541,7 +599,8 @@ def _kept(tx: Transaction, node: Node) -> _Standing | None:
     mac, raw = text[:_MAC_HEX_CHARS], text[_MAC_HEX_CHARS:].encode()
     if not hmac.compare_digest(mac.encode(), node.keystore.row_mac(raw).hex().encode()):
         raise _broken("what is kept of the administrators and partners was not written by this gateway", "")
-    return _parse(raw)
+    standing = _parse(raw)
+    return standing if standing.version == VERSION else None  # kept by one that kept less: the log is read anew
 
 
 @lru_cache(maxsize=16)
@@ -560,10 +619,27 @@ def _parse(raw: bytes) -> _Standing:
         {name: int_member(dict(executed), name) for name in executed},
         {name: _partner_word(one) for name, one in partners.items()},
         frozenset(texts_member(members, "paused")),
-        text_member(members, "policy"),
+        _policy_word(value["policy"]) or PolicyWord(),
         1 if value["standing"] == _FIRST_VERSION else int_member(members, "log"),
         _list_end(value.get("never_again", [0, ""])),  # what was kept before there was a list does not speak of it
+        _policy_word(value.get("waiting", [])),
+        text_member(members, "standing"),
     )
+
+
+def _policy_members(word: PolicyWord) -> list[object]:
+    return [word.policy, word.proposal, list(word.key_ids), word.on]
+
+
+def _policy_word(value: canonical.JsonValue) -> PolicyWord | None:
+    if isinstance(value, str):
+        return PolicyWord(value)  # kept before more was: which one is in force, not by whom
+    assert isinstance(value, list)
+    if not value:
+        return None
+    policy, proposal, key_ids, on = value
+    assert isinstance(key_ids, list)
+    return PolicyWord(str(policy), str(proposal), tuple(str(one) for one in key_ids), str(on))
 
 
 def _list_end(value: canonical.JsonValue) -> tuple[int, str]:

@@ -19,11 +19,12 @@ from typing import Protocol, TypeVar
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from gateway import keyring, ownkeys, standing
+from gateway import activation, keyring, ownkeys, standing
 from gateway.audit import EventKind
 from gateway.client import BrokenOffError
 from gateway.crypto import canonical
 from gateway.errors import (
+    ConfigError,
     ConflictError,
     DeniedError,
     GatewayError,
@@ -591,6 +592,7 @@ class Schedule:
 
     async def _start_due(self) -> list[asyncio.Task[GatewayError | None]]:
         """Claim what is due, as far as there is room for it, and start it."""
+        await self._run(self._keep_in_step)
         await self._run(self._keep_house)
         await self._run(self.plan)
         started = []
@@ -610,6 +612,14 @@ class Schedule:
         now = asyncio.get_running_loop().time()
         slow = sum(now - since > SLOW_RUN_SECONDS for since in self._running.values())
         return len(self._running) - min(slow, MAX_SLOW_RUNS) < MAX_RUNS_AT_ONCE
+
+    def _keep_in_step(self) -> None:
+        """The policy in force decides here, whichever node or command brought it into force, or whose day has come."""
+        try:
+            if activation.keep_in_step(self._node):
+                LOG.warning("another policy is in force now")
+        except ConfigError as error:
+            LOG.warning("the policy folder does not hold what is in force: %s", error.message)
 
     def _keep_house(self) -> None:
         """Once a minute our own keys' due changes and small blocks; once an hour, whether rows are as the log says.

@@ -63,9 +63,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def end_agreement() -> None:
-    """The draft's agreement with XB, and its examples, are gone."""
-    Path("draft/XA/agreement-xb.cedar").unlink()
-    Path("draft/XA/examples.toml").unlink()
+    """The draft's agreement with XB is gone, and so are the examples that speak of it."""
+    for name in ("XA/agreement-xb.cedar", "XA/examples.toml", "00-federation/examples.toml"):
+        Path("draft", name).unlink()
 
 
 def test_a_draft_tells_what_it_would_take_back_before_it_is_in_force(desk: Path) -> None:
@@ -89,3 +89,39 @@ def test_a_draft_tells_what_it_would_take_back_before_it_is_in_force(desk: Path)
     gateway("policy", "diff", "draft", "--partner", "XC-NCVI", exit_code=7)
     gateway("policy", "diff", "draft", "--entries", "entries.tsv", exit_code=9)  # nothing is written over
     gateway("policy", "diff", "nowhere", exit_code=9)
+
+
+def test_a_draft_is_activated_by_two_on_a_day_and_taken_back(desk: Path) -> None:
+    before = json_of("policy", "status")
+    assert (before["proposal"], before["waiting"]) == ("", None)
+    end_agreement()
+    gateway("policy", "activate", "--folder", "draft", "--on", "2001-01-01", *by("alice"), exit_code=3)
+    proposal = signed("policy", "activate", "--folder", "draft", "--on", "2999-12-31")
+    waiting = json_of("policy", "status")
+    assert waiting["policy"] == before["policy"]
+    assert (waiting["waiting"]["on"], waiting["waiting"]["proposal"]) == ("2999-12-31", proposal)
+    assert "From 2999-12-31 (UTC)" in gateway("policy", "status").stdout
+    signed("policy", "cancel")
+    gateway("policy", "cancel", *by("alice"), exit_code=7)
+    assert json_of("policy", "status") == before
+
+
+def test_what_would_change_is_shown_before_signing_and_the_folder_follows(desk: Path) -> None:
+    end_agreement()
+    proposed = json_of("policy", "activate", "--folder", "draft", *by("alice"))
+    shown = json_of("approval", "show", proposed["id"])["difference"]
+    (moved,) = [change for change in shown if change["what"].startswith("XB-NCVI")]
+    assert moved["what"] == "XB-NCVI, XA-NCVI/found, label 1, 5 entries"
+    assert "existence (5)" in moved["now"]
+    assert moved["then"] == "gives back (no rule)"
+    assert Path("xa/policies/XA/agreement-xb.cedar").exists()
+    gateway("approval", "sign", proposed["id"], *by("bob"))
+    assert not Path("xa/policies/XA/agreement-xb.cedar").exists()
+    assert json_of("policy", "status")["proposal"] == proposed["id"]
+    gateway("doctor")
+    # Whoever edits the folder itself is told what to do, by name of the file.
+    with Path("xa/policies/XA/national.cedar").open("a") as file:
+        file.write("// nobody signed this\n")
+    refused = gateway("policy", "status", exit_code=9)
+    assert "XA/national.cedar" in refused.stderr
+    assert "policy activate --folder" in refused.stderr

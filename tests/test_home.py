@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from factory import CHEAP, PASSPHRASE, FakeClock, SeededRandom, make_node
-from gateway.approvals import Arguments
+from factory import CHEAP, PASSPHRASE, FakeClock, SeededRandom
+from gateway import policy
 from gateway.audit import EventKind, parse_event
 from gateway.config import Settings
-from gateway.crypto.keys import SigningKey
-from gateway.errors import AuditBrokenError, ConfigError, ConflictError, OverloadedError
-from gateway.exchange import Exchange
+from gateway.errors import AuditBrokenError, ConfigError, ConflictError
 from gateway.home import agency_name, found, open_home
-from gateway.keyadmin import activate_policy, add_partner, approvals, bootstrap_administrator, export_card
-from gateway.keystore import PersonalKey
 from gateway.node import POLICY_META, Node
 
 
@@ -118,7 +113,12 @@ def test_a_jurisdiction_without_shipped_rules_starts_closed(tmp_path: Path, cloc
 
 
 def test_only_the_own_jurisdictions_rules_are_copied(home: Path) -> None:
-    assert {path.name for path in (home / "policies").iterdir()} == {"schema.cedarschema", "00-federation", "XA"}
+    assert {path.name for path in (home / "policies").iterdir()} == {
+        "LOCK",
+        "schema.cedarschema",
+        "00-federation",
+        "XA",
+    }
 
 
 def test_a_wrong_passphrase_opens_nothing(home: Path, clock: FakeClock) -> None:
@@ -153,70 +153,13 @@ def test_a_quorum_may_rise(home: Path, clock: FakeClock) -> None:
     assert open_home(home, PASSPHRASE, clock=clock).settings.quorum == 3
 
 
-def test_changed_rules_wait_for_the_administrators_and_nothing_is_exchanged_meanwhile(
-    home: Path, clock: FakeClock, tmp_path: Path
-) -> None:
-    # 1. A partner, enrolled by both.
-    node = open_home(home, PASSPHRASE, clock=clock)
-    people = [PersonalKey(name, SigningKey.generate(SeededRandom(name))) for name in ("one", "two")]
-    for one in people:
-        bootstrap_administrator(node, one.name, one.signing_key.public)
-    peer = make_node(tmp_path, "XB-NCVI", clock=clock)
-    signed_by_both(node, add_partner(export_card(peer)), people)
-    before = node.policy.digest
-    # 2. Somebody edits the folder, and the gateway is started again.
-    path = home / "policies" / "XA" / "national.cedar"
-    path.write_text(path.read_text() + "// reviewed\n")
-    running, node = node, open_home(home, PASSPHRASE, clock=clock)
-    with pytest.raises(OverloadedError, match="policy"):
-        Exchange(node).sets_for("XB-NCVI")
-    assert Exchange(running).sets_for("XB-NCVI") == []  # by the policy in force
-    # 3. Two sign what the folder holds now; whoever still runs by the old rules stops.
-    desk = approvals(node)
-    identifier = desk.propose(*activate_policy(node), by="one")
-    assert [change.what for change in desk.difference(identifier)] == ["XA/national.cedar"]
-    clock.advance(1)
-    signed_by_both(node, activate_policy(node), people, identifier)
-    assert Exchange(node).sets_for("XB-NCVI") == []
-    with pytest.raises(OverloadedError, match="policy"):
-        Exchange(running).sets_for("XB-NCVI")
-    activated = [details for kind, details in events(node) if kind is EventKind.POLICY_ACTIVATED]
-    assert activated[1:] == [{"policy": node.policy.digest, "previous": before, "proposal": identifier}]
-
-
-def test_rules_that_are_edited_once_more_after_the_first_signature_are_not_activated(
-    home: Path, clock: FakeClock
-) -> None:
-    path = home / "policies" / "XA" / "national.cedar"
-    path.write_text(path.read_text() + "// reviewed\n")
-    node = open_home(home, PASSPHRASE, clock=clock)
-    people = [PersonalKey(name, SigningKey.generate(SeededRandom(name))) for name in ("one", "two")]
-    for one in people:
-        bootstrap_administrator(node, one.name, one.signing_key.public)
-    desk = approvals(node)
-    identifier = desk.propose(*activate_policy(node), by="one")
-    desk.sign(identifier, people[0])
-    path.write_text(path.read_text() + "// and once more\n")
-    again = open_home(home, PASSPHRASE, clock=clock)
-    with pytest.raises(ConflictError, match="changed since"):
-        approvals(again).sign(identifier, people[1])
-
-
 def test_a_policy_that_somebody_else_wrote_into_the_database_opens_nothing(home: Path, clock: FakeClock) -> None:
-    path = home / "policies" / "XA" / "national.cedar"
-    path.write_text(path.read_text() + "// reviewed\n")
     node = open_home(home, PASSPHRASE, clock=clock)
+    other = policy.digest_texts({**node.policies.texts, "XA/national.cedar": "// nothing\n"})
     with node.store.transaction() as tx:
-        tx.people.set_meta(POLICY_META, node.policy.digest)
+        tx.people.set_meta(POLICY_META, other)
     with pytest.raises(AuditBrokenError, match="policy"):
         open_home(home, PASSPHRASE, clock=clock)
-
-
-def signed_by_both(node: Node, act: tuple[str, Arguments], people: Sequence[PersonalKey], identifier: str = "") -> None:
-    desk = approvals(node)
-    identifier = identifier or desk.propose(*act, by=people[0].name)
-    for one in people:
-        desk.sign(identifier, one)
 
 
 def test_rules_that_are_not_sound_open_nothing(home: Path, clock: FakeClock) -> None:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ from gateway.exchange.erasing import erase, reinstate
 from gateway.interchange import sign_card
 from gateway.keyadmin import (
     ACTS,
-    activate_policy,
     add_administrator,
     add_partner,
     approvals,
@@ -57,6 +57,7 @@ from gateway.keyadmin import (
 from gateway.keylife import KeyPurpose
 from gateway.keystore import Keystore, PersonalKey
 from gateway.node import Node
+from gateway.policyacts import activate_policy, cancel_policy
 from gateway.proposals import VERSION
 from partner_simulator import held_entries
 
@@ -147,7 +148,8 @@ SAMPLES: dict[str, Callable[[Bench], Arguments]] = {
     "partner_remove": lambda bench: remove_partner(PEER, "ended")[1],
     "partner_suspend": lambda bench: suspend_partner(PEER, "in doubt")[1],
     "partner_test_lift": lambda bench: lift_test(PEER)[1],
-    "policy_activate": lambda bench: activate_policy(bench.node)[1],
+    "policy_activate": lambda bench: activate_policy(bench.node, bench.node.settings.policies_folder)[1],
+    "policy_cancel": lambda bench: scheduled(bench),  # noqa: PLW0108  it is defined below
     "quorum_set": lambda bench: set_quorum(3)[1],
     "resume": lambda bench: paused(bench),  # noqa: PLW0108  it is defined below
     "key_reinstate": lambda bench: {"key_id": own_key(bench.node, KeyPurpose.SIGNING), "reason": "found again"},
@@ -183,6 +185,17 @@ def restored(bench: Bench) -> Arguments:
         tx.log.append([node.event(EventKind.BACKUP_RESTORED, actor=node.agency, subject=node.agency)])
     node.keystore.add_log_key(random=node.random)
     return beginning.resume(node)[1]
+
+
+def scheduled(bench: Bench) -> Arguments:
+    """A policy that waits for its day."""
+    draft = bench.node.settings.folder / "draft"
+    shutil.copytree(bench.node.settings.policies_folder, draft)
+    path = draft / "XA" / "national.cedar"
+    path.write_text(path.read_text() + "// reviewed\n")
+    day = bench.node.today + timedelta(days=30)
+    bench.do(activate_policy(bench.node, draft, day))
+    return cancel_policy(bench.node)[1]
 
 
 def paused(bench: Bench) -> Arguments:

@@ -13,7 +13,6 @@ from gateway.cli.people import Admin, AdminPassphrase, KeyFile, guarded
 from gateway.cli.shell import Shell, amount, bold, command, plain
 from gateway.config import read_examples, read_policies, read_sheets
 from gateway.errors import ConfigError, MalformedError, NotFoundError
-from gateway.keyadmin import activate_policy
 from gateway.model import ENTRY_GROUPS, HandlingCode, Label, Restriction, Surface, VictimStatus
 from gateway.policy import (
     FEDERATION,
@@ -29,6 +28,8 @@ from gateway.policy import (
     parse_examples,
     try_example,
 )
+from gateway.policyacts import activate_policy, cancel_policy
+from gateway.standing import policy_in_force, policy_waiting
 
 if TYPE_CHECKING:
     from gateway.exchange.rehearsing import EntryChange
@@ -182,13 +183,60 @@ def policy_diff(
 
 @command(policy_app, "activate")
 def policy_activate(
+    shell: Shell,
+    *,
+    folder: Annotated[Path, typer.Option(help="The folder of the policy: a draft, not the gateway's own folder.")],
+    on: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="From the beginning of this day (UTC); else at once.")
+    ] = None,
+    admin: Admin,
+    key_file: KeyFile = None,
+    admin_passphrase_file: AdminPassphrase = None,
+) -> None:
+    """Bring the policy in a folder into force, at once or on a day (guarded). It is kept as it is now, and so signed.
+
+    Running gateways take it up by themselves. What partners may not hold any more is taken back from them.
+    """
+    check_policies(folder, shell.settings().jurisdiction)
+    with shell.node() as node:
+        act = activate_policy(node, folder, on.date() if on else None)
+        guarded(shell, node, act, admin=admin, key_file=key_file, passphrase_file=admin_passphrase_file)
+
+
+@command(policy_app, "cancel")
+def policy_cancel(
     shell: Shell, *, admin: Admin, key_file: KeyFile = None, admin_passphrase_file: AdminPassphrase = None
 ) -> None:
-    """Bring the policy in the folder into force (guarded). A running gateway then stops until it is started again."""
+    """Take back the policy that waits for its day (guarded)."""
     with shell.node() as node:
-        check_policies(node.settings.policies_folder, node.settings.jurisdiction)
-        act = activate_policy(node)
+        act = cancel_policy(node)
         guarded(shell, node, act, admin=admin, key_file=key_file, passphrase_file=admin_passphrase_file)
+
+
+@command(policy_app, "status")
+def policy_status(shell: Shell) -> None:
+    """Show which policy is in force, by which proposal, and which one waits for its day."""
+    with shell.node() as node:
+        with node.store.reading() as tx:
+            word, waiting = policy_in_force(tx, node), policy_waiting(tx, node)
+        found = node.policy
+    value = {
+        "policy": word.policy,
+        "proposal": word.proposal,
+        "rules": len(found.rules),
+        "lapsed": [rule.id for rule in found.lapsed],
+        "good_until": str(found.good_until or ""),
+        "waiting": {"policy": waiting.policy, "on": waiting.on, "proposal": waiting.proposal} if waiting else None,
+    }
+    lines = [
+        f"In force: {bold(word.policy)}",
+        f"  signed as        {f'proposal {word.proposal[:12]}' if word.proposal else 'the founding policy'}",
+        f"  rules            {len(found.rules)}, of which {len(found.lapsed)} are past their date",
+        f"  as it is until   {found.good_until or 'further notice'}",
+    ]
+    if waiting is not None:
+        lines.append(f"From {bold(waiting.on)} (UTC): {waiting.policy}, proposal {waiting.proposal[:12]}")
+    shell.show(value, *lines)
 
 
 def _difference_row(row: dict[str, object]) -> dict[str, object]:

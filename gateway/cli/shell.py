@@ -77,15 +77,8 @@ class Shell:
         from gateway.home import open_home  # noqa: PLC0415  the store is slow to import, and help needs none
 
         self.settings()  # before anybody is asked for a passphrase
-        from gateway.partners import policy_is_in_force  # noqa: PLC0415
-
         node = open_home(self.home, self.passphrases.gateway(), check_log=check_log, restored=restored)
         try:
-            with node.store.reading() as tx:
-                waits = not policy_is_in_force(tx, node)
-            if waits and not self.as_json:
-                self.note("The policy folder holds another policy than the one in force: nothing is exchanged until")
-                self.note("`gateway policy activate --admin NAME` is signed by the quorum, or the folder is as it was.")
             yield node
         finally:
             node.store.close()

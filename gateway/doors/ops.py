@@ -157,7 +157,7 @@ def check_exchanging(node: Node) -> None:
     check_ready(node)
     with node.store.reading() as tx:
         if not policy_is_in_force(tx, node):
-            raise ConfigError("the policy in the folder is not the one in force")
+            raise ConfigError("this process does not decide by the policy in force yet")
 
 
 def _metric(name: str, kind: str, samples: Iterable[tuple[dict[str, str], int]]) -> Iterator[str]:
