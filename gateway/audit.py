@@ -114,6 +114,7 @@ class EventKind(StrEnum):
     ENTRIES_ERASED = "entries_erased"
     NEVER_AGAIN_CHANGED = "never_again_changed"
     BLOCKS_COMPACTED = "blocks_compacted"
+    ONWARD_COPIED = "onward_copied"
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
@@ -139,6 +140,7 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
         {"set", "epoch", "from_seq", "until_seq", "changes", "reason", "order_ref", "proposal", "blocks"}
     ),
     EventKind.BLOCKS_COMPACTED: frozenset({"set", "epoch", "old", "new", "changes", "forgotten"}),
+    EventKind.ONWARD_COPIED: frozenset({"set", "epoch", "from_seq", "until_seq", "changes", "blocks"}),
     EventKind.PAGE_SENT: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),
     EventKind.PAGE_SERVED: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),
     EventKind.PAGE_APPLIED: frozenset({*_MESSAGE, "refused", "blocks", *_PAGE}),

@@ -49,6 +49,7 @@ _FRONT = struct.Struct(">4sII")  # of a page: magic, octets of the head, octets 
 MAX_PAGE_HEAD_BYTES = 4 << 20  # 4,096 labels of under 1 KiB each
 MAX_PAGE_BYTES = 96 << 20  # 24 MiB as a hub fills a page, and one block more, which is never above 52 MiB
 MAX_PAGE_CHANGES = 2 * 65_536  # as many as a hub puts in, and one block more: a small page can name very many
+MAX_SOURCES = 1024  # messages of an originator that a page names: 70 KB; with more, the newest
 MAX_PAGE_BLOCKS = 8192  # small ones, each of which costs its reader a header and a decode
 MAX_CARD_OPENING_KEYS = 8  # a partner seals for all of them
 MAX_CARD_TOKEN_KEYS = 2  # the one in use, and its successor
@@ -227,7 +228,8 @@ class PageHead:
     """What a page brings: from one cursor to another, towards the view `target`.
 
     `reset` tells the reader to drop what it holds; `left` names labels that it must drop whole; `labels` describes
-    every label of the page's blocks and every label newly in view.
+    every label of the page's blocks and every label newly in view. `sources`: where the hub does not own the set, the
+    digests of its owner's signed manifests that stand behind the page.
     """
 
     hub: str
@@ -240,6 +242,7 @@ class PageHead:
     labels: tuple[PageLabel, ...]
     blocks: int
     changes: int
+    sources: tuple[str, ...] = ()
 
     def dump(self) -> bytes:
         """Canonical JSON."""
@@ -266,13 +269,27 @@ class PageHead:
                 "labels": labels,
                 "blocks": self.blocks,
                 "changes": self.changes,
+                "sources": list(self.sources),
             }
         )
 
     @classmethod
     def parse(cls, raw: bytes) -> PageHead:
         """What `dump` wrote."""
-        names = {"page", "hub", "set", "from", "to", "target", "reset", "left", "labels", "blocks", "changes"}
+        names = {
+            "page",
+            "hub",
+            "set",
+            "from",
+            "to",
+            "target",
+            "reset",
+            "left",
+            "labels",
+            "blocks",
+            "changes",
+            "sources",
+        }
         value = _members(canonical.parse_canonical(raw, max_bytes=MAX_PAGE_HEAD_BYTES), names, "page")
         require(value["page"] == "hash-page 2", "page: not version 2")
         hub, set_name, target = (text_member(value, name) for name in ("hub", "set", "target"))
@@ -286,6 +303,11 @@ class PageHead:
         numbers = tuple(_label_number(number) for number in left)
         require(_ascends(numbers), "page: the labels that left do not ascend")
         require(_ascends([label.number for label in parsed]), "page: the labels do not ascend")
+        sources = texts_member(value, "sources")
+        require(
+            len(sources) <= MAX_SOURCES and all(map(HEX_DIGEST.fullmatch, sources)), "page: sources are not digests"
+        )
+        require(list(sources) == sorted(set(sources)), "page: the sources do not ascend")
         count, changes = int_member(value, "blocks"), int_member(value, "changes")
         if count > MAX_PAGE_BLOCKS or changes > MAX_PAGE_CHANGES:
             raise TooLargeError("page: more blocks or changes than a page may bring")
@@ -300,6 +322,7 @@ class PageHead:
             parsed,
             count,
             changes,
+            sources,
         )
 
 

@@ -112,6 +112,11 @@ def verifying_keys(node: Node, tx: Transaction, card: IdentityCard) -> Sequence[
     return [_key(row) for row in rows if _counts(row, node.clock())]
 
 
+def keys_of_evidence(node: Node, tx: Transaction, card: IdentityCard) -> Sequence[VerifyingKey]:
+    """The keys by which a partner may have signed what is kept of it: all but those that were compromised."""
+    return [_key(row) for row in _rows(node, tx, card) if row.state != KeyState.COMPROMISED]
+
+
 def held_of(node: Node, partner: str) -> KeyConfirmation:
     """What we hold of a partner's keys, as we tell it."""
     with node.store.reading() as tx:

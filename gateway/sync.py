@@ -230,7 +230,7 @@ class PartnerSync:
             name = offered.get("set")
             if not isinstance(name, str) or not SET_NAME.fullmatch(name):
                 raise MalformedError("the partner offers a set without a proper name")
-            if not name.startswith(f"{self._partner}/") or only not in (None, name):
+            if only not in (None, name):
                 continue
             # One by name is asked for although the partner is under test here, and refused with the reason.
             if only is not None or await self._run(self._exchange.mirrors.may_follow, self._partner, name):
@@ -304,6 +304,10 @@ class PartnerSync:
         """Where the hub began anew from a backup: give back what it lost, and move over without copying everything."""
         cursor = await self._run(self._exchange.mirrors.cursor, report.set_name)
         if cursor.epoch in (0, head.cursor.epoch):
+            return
+        if not report.set_name.startswith(f"{self._partner}/"):
+            # Who passes a set on has lost nothing of its own.
+            await self._run(self._exchange.mirrors.begin_anew, self._partner, report.set_name)
             return
         reconciler = Reconciler(self._exchange, self._link, self._partner, self._run)
         await reconciler.offer_withdrawals(report.set_name)
@@ -633,6 +637,7 @@ class Schedule:
         ownkeys.maintain(self._node)
         self._exchange.epochs.carry()
         self._exchange.server.tidy()
+        self._exchange.forwarding.keep_house()
         self._exchange.compacting.keep_house()
         if minute // 60 != hour:
             with self._node.store.reading() as tx:

@@ -106,10 +106,9 @@ def make_node(
         folder=folder,
         agency=agency,
         jurisdiction=agency[:2],
-        policies=str(SHIPPED_POLICIES),
         demo=quorum == 1,
         quorum=quorum,
-        **{"database": new_database(folder), **settings},
+        **{"database": new_database(folder), "policies": str(SHIPPED_POLICIES), **settings},
     )
     token = open_token(chosen)
     keystore = Keystore.create(

@@ -5,7 +5,8 @@
 
 After the storm the network is mended and everybody syncs. Then the invariants hold, or the seed is the bug report:
 
-1. every mirror holds exactly what the hub's policy shows of the hub's entries and the mirror's own policy takes;
+1. every mirror holds exactly what the hub's policy shows of the hub's entries and the mirror's own policy takes, also
+   where the hub passes on what it holds of another's set;
 2. the state digests of both sides are equal;
 3. no group that policy withholds is anywhere in a mirror;
 4. every log verifies from the first leaf to the last, and every page that was pushed has one receipt.
@@ -38,9 +39,15 @@ GROUP_COLUMNS = {
 
 
 class World:
-    """Three gateways, each with one set of its own, in one process on one clock."""
+    """Three gateways, each with one set of its own, in one process on one clock.
+
+    Where the seed is odd the first and the last do not know each other: what one has of the other, the second passed
+    on.
+    """
 
     def __init__(self, folder: Path, seed: int, *, page_changes: int = 48) -> None:
+        first, second, third = AGENCIES
+        self.pairs = [(first, second), (second, third), *([] if seed % 2 else [(first, third)])]
         self.source = random.Random(seed)
         self.clock = FakeClock()
         self.network = Network(self.source, Faults(0.1, 0.1, 0.1, 0.05))
@@ -48,7 +55,9 @@ class World:
             make_node(folder, name, clock=self.clock, random=SeededRandom(f"{seed} {name}"), page_changes=page_changes)
             for name in AGENCIES
         ]
-        befriend(*nodes)
+        known = {node.agency: node for node in nodes}
+        for one, other in self.pairs:
+            befriend(known[one], known[other])
         for node in nodes:
             make_set(self.network.join(node), "identified", onward=("XA", "XB", "XC"))
         self.texts = {node.agency: dict(node.policies.texts) for node in nodes}
@@ -109,12 +118,17 @@ class World:
             chosen = self.source.sample(held, min(len(held), self.source.randrange(1, 4)))
             exchange.ledger.withdraw(own(exchange), chosen, actor="sim", reason="wrong")
 
+    def two(self) -> tuple[str, str]:
+        """Two that know each other, in either order."""
+        one, other = self.source.choice(self.pairs)
+        return (one, other) if self.source.random() < 0.5 else (other, one)
+
     def pull(self) -> None:
-        here, there = self.source.sample(AGENCIES, 2)
+        here, there = self.two()
         self.attempt(lambda: asyncio.run(self.network.sync(here, there).pull()))
 
     def push(self) -> None:
-        here, there = self.source.sample(AGENCIES, 2)
+        here, there = self.two()
         self.attempt(lambda: asyncio.run(self.network.sync(here, there).push(own(self.network.members[here]))))
 
     def sync(self) -> None:
@@ -146,7 +160,7 @@ class World:
         self.clock.advance(self.source.choice((60, 3600, 13 * 3600)))
 
     def write_mail(self) -> None:
-        here, there = self.source.sample(AGENCIES, 2)
+        here, there = self.two()
         self.network.members[here].mailbox.write(there, "note", {"subject": f"at {self.clock()}"})
 
     def compact_some(self) -> None:
@@ -164,11 +178,12 @@ class World:
     def settle(self) -> None:
         """No more faults; everybody tells everybody everything, until nothing is left to tell."""
         self.network.faults = Faults()
-        for _ in range(2):
-            for here in AGENCIES:
-                for there in AGENCIES:
-                    if here != there:
-                        asyncio.run(self.network.sync(here, there).sync())
+        for _ in range(3):  # once for what came, once for what that changed, once for what is passed on
+            for exchange in self.network.members.values():
+                exchange.forwarding.keep_house()
+            for one, other in self.pairs:
+                asyncio.run(self.network.sync(one, other).sync())
+                asyncio.run(self.network.sync(other, one).sync())
 
     def check(self) -> None:
         """The invariants; the assertion names what differs."""
@@ -180,12 +195,17 @@ class World:
             self.check_log(exchange)
 
     def check_mirror(self, hub: Exchange, mirror: Exchange) -> None:
-        name = own(hub)
-        expected = expected_entries(hub, mirror)
+        name, strangers = own(hub), {hub.node.agency, mirror.node.agency} not in map(set, self.pairs)
         with mirror.node.store.reading() as tx:
-            if not expected and tx.sets.find(name) is None:  # it never saw anything of it
-                return
+            followed = tx.sets.find(name)
+        if strangers or (followed is not None and followed.hub != hub.node.agency):
+            [between] = set(AGENCIES) - {hub.node.agency, mirror.node.agency}
+            expected = passed_on(self.network.members[between], mirror, name)
+        else:
+            expected = expected_entries(hub, mirror)
         held = {entry: project(one) for entry, one in held_entries(mirror, name).items()}
+        if not expected and not held and (followed is None or not followed.epoch):  # it never saw anything of it
+            return
         assert held == expected, f"{mirror.node.agency} holds other entries of {name} than policy says"
         assert mirror.mirrors.equality(name) == "equal"
 
@@ -234,6 +254,29 @@ def expected_entries(hub: Exchange, mirror: Exchange) -> dict[int, dict[str, obj
         shown = label if FieldGroup.VICTIM_STATUS in groups else withheld(label)
         taken = mirror.node.policy.receivable(sender, Surface.SEALED, {1: LabelInSet(name, shown)})[1]
         if taken.allowed:
+            expected[entry] = project(one, groups)
+    return expected
+
+
+def passed_on(hub: Exchange, mirror: Exchange, name: str) -> dict[int, dict[str, object]]:
+    """What the rules say that a mirror holds of what its hub holds of a third agency's set."""
+    with hub.node.store.reading() as tx:
+        hash_set = tx.sets.find(name)
+        rows = {} if hash_set is None else {row.number: row for row in tx.sets.labels(hash_set.id or 0)}
+    labels = {number: stored_label(row) for number, row in rows.items()}
+    partner = PartnerRef(mirror.node.agency, mirror.node.agency[:2])
+    sender = PartnerRef(hub.node.agency, hub.node.agency[:2])
+    held = {number: LabelInSet(name, label) for number, label in labels.items()}
+    rights = hub.node.policy.table(partner, Surface.SEALED, held)
+    expected = {}
+    for entry, one in held_entries(hub, name).items():
+        row, label = rows[int(str(one["label"]))], labels[int(str(one["label"]))]
+        groups = rights[row.number].groups & {FieldGroup(group) for group in row.groups.split()}
+        leave = partner.jurisdiction in label.onward and "no_onward" not in row.obligations.split()
+        if not groups or not leave or Restriction.ORIGINATOR_CONTROL in label.restrictions:
+            continue
+        shown = label if FieldGroup.VICTIM_STATUS in groups else withheld(label)
+        if mirror.node.policy.receivable(sender, Surface.SEALED, {1: LabelInSet(name, shown)})[1].allowed:
             expected[entry] = project(one, groups)
     return expected
 

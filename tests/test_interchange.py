@@ -207,6 +207,7 @@ page_heads = st.builds(
     ),
     st.integers(0, MAX_PAGE_BLOCKS),
     st.integers(0, MAX_PAGE_CHANGES),
+    st.sets(digests, max_size=3).map(lambda some: tuple(sorted(some))),
 )
 letters = st.builds(
     MailMessage,
@@ -421,6 +422,10 @@ VIOLATIONS: dict[str, dict[str, list[tuple[str, object]]]] = {
         "labels descend": [("labels", [json.loads(PAGE.dump())["labels"][n] for n in (1, 0)])],
         "label twice": [("labels", [json.loads(PAGE.dump())["labels"][0]] * 2)],
         "label without existence": [("labels", [{**json.loads(PAGE.dump())["labels"][0], "groups": ["series"]}])],
+        "sources descend": [("sources", ["f0" * 32, "0f" * 32])],
+        "source twice": [("sources", ["0f" * 32] * 2)],
+        "source of another length": [("sources", ["0f" * 31])],
+        "too many sources": [("sources", [f"{number:064x}" for number in range(1025)])],
         "too many blocks": [("blocks", MAX_PAGE_BLOCKS + 1)],
         "too many changes": [("changes", MAX_PAGE_CHANGES + 1)],
         "too many labels": [("labels", [json.loads(PAGE.dump())["labels"][0]] * (MAX_LABELS + 1))],

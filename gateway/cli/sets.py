@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,14 @@ SET_COLUMNS = {
     "labels": "labels",
     "seq": "changes",
     "equality": "as its hub",
+}
+EVIDENCE_COLUMNS = {
+    "sender": "signed by",
+    "signed": "at",
+    "manifest_digest": "manifest",
+    "message_id": "message",
+    "until_seq": "up to change",
+    "behind": "owner's messages behind it",
 }
 HIT_COLUMNS = {
     "digest": "digest",
@@ -131,6 +140,22 @@ def set_withdraw(
         f"Withdrawn from {bold(full)}: {count:,} of {amount(len(numbers), 'entry', 'entries')}. "
         "Partners are told at their next sync.",
     )
+
+
+@command(set_app, "evidence")
+def set_evidence(
+    shell: Shell,
+    *,
+    name: SetName,
+    entry: Annotated[str, typer.Argument(help="The entry, as `look-up` shows it.")],
+) -> None:
+    """Which signed messages brought an entry of a partner's set, verified anew: who signed, when, and on whose word."""
+    with shell.node() as node:
+        found = Exchange(node).recovering.evidence(full_name(node, name), entry)
+    rows: list[dict[str, object]] = [
+        {**asdict(one), "signed": when(one.created), "behind": len(one.sources)} for one in found
+    ]
+    shell.table(rows, EVIDENCE_COLUMNS, "The messages that brought it are not kept any more, or not whole.")
 
 
 @command(set_app, "compact")

@@ -47,6 +47,7 @@ from gateway.exchange.compacting import Compacting
 from gateway.exchange.comparing import Answers, Comparing, Comparison, check_cursor
 from gateway.exchange.drafting import ServedSet
 from gateway.exchange.epochs import Epochs
+from gateway.exchange.forwarding import Forwarding
 from gateway.exchange.labels import digest_key
 from gateway.exchange.ledger import Ledger
 from gateway.exchange.lookup import Lookup, format_entry
@@ -104,7 +105,8 @@ class Exchange:
         self.mailbox = Mailbox(node)
         self.recovering = Recovering(node, self.shelf, self.never_again)
         self.epochs = Epochs(node, self.shelf)
-        self.mirrors = Mirrors(node, self.shelf, self.mailbox, self.recovering, self.never_again)
+        self.forwarding = Forwarding(node, self.shelf)
+        self.mirrors = Mirrors(node, self.shelf, self.mailbox, self.recovering, self.never_again, self.forwarding)
         self.lookup = Lookup(node, self.shelf)
         self.compacting = Compacting(node, self.shelf)
         self.comparing = Comparing(node, self.shelf)
@@ -382,7 +384,7 @@ class Exchange:
             case t if t == HEAD_TYPE:
                 head = self.mirrors.note_head(card.agency, opened.read_payload(MAX_DOCUMENT_BYTES))
                 self.mirrors.review(head.set_name)
-                cursor = self.mirrors.cursor(head.set_name)
+                cursor = self.mirrors.cursor_for(head)
                 return Accepted(CURSOR_MEDIA_TYPE, canonical.encode(cursor.to_json()))
             case t if t == PAGE_TYPE:
                 applied = self.mirrors.apply(message, opened.read_payload(MAX_PAGE_BYTES), pushed=pushed)

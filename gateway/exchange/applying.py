@@ -24,16 +24,17 @@ from gateway.columns.sketch import among
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError, MalformedError, StaleCursorError, VerificationError
 from gateway.exchange.changes import Held, Sums, supersede
+from gateway.exchange.forwarding import Forwarding
 from gateway.exchange.labels import digest_key, parsed_label, seal_digest_key, stored_label
 from gateway.exchange.neveragain import NeverAgain
-from gateway.exchange.recovering import Recovering
+from gateway.exchange.recovering import Recovering, sources_of
 from gateway.exchange.shelf import BARE, BARRED, CHANGES, EXPIRED, REFUSED, REMOVALS, Shelf, block_id
 from gateway.exchange.sorting import PageSorter, PageWork
-from gateway.interchange import START, Cursor, FeedHead, PageHead, PageLabel, page_front, parse_page
+from gateway.interchange import EMPTY_VIEW, START, Cursor, FeedHead, PageHead, PageLabel, page_front, parse_page
 from gateway.mailbox import Mailbox
 from gateway.model import ChangeKind, Label, Surface, require
 from gateway.node import Node
-from gateway.partners import active_card, may_exchange
+from gateway.partners import ACTIVE, active_card, may_exchange
 from gateway.policy import Decision, LabelInSet, PartnerRef
 from gateway.receipts import Message, repeated, settle
 from gateway.restoring import accepted_epoch
@@ -59,15 +60,28 @@ class Applied:
 class Mirrors:
     """The mirrors of partners' sets."""
 
-    def __init__(
-        self, node: Node, shelf: Shelf, mailbox: Mailbox, recovering: Recovering, never_again: NeverAgain
+    def __init__(  # noqa: PLR0917  collaborators
+        self,
+        node: Node,
+        shelf: Shelf,
+        mailbox: Mailbox,
+        recovering: Recovering,
+        never_again: NeverAgain,
+        forwarding: Forwarding,
     ) -> None:
         self._node = node
+        self._forwarding = forwarding
         self._never_again = never_again
         self._shelf = shelf
         self._mailbox = mailbox
         self._recovering = recovering
         self._reviewed: dict[str, str] = {}  # set -> policy under which its rows were last judged
+
+    def cursor_for(self, head: FeedHead) -> Cursor:
+        """Where our mirror stands, for the hub of a head: nowhere, and with nothing, if it comes from elsewhere now."""
+        with self._node.store.reading() as tx:
+            elsewhere = _comes_from_elsewhere(tx.sets.find(head.set_name), head)
+        return head.cursor if elsewhere else self.cursor(head.set_name)
 
     def cursor(self, name: str) -> Cursor:
         """Where our mirror of a set stands; the start, when there is none."""
@@ -130,8 +144,8 @@ class Mirrors:
         """Verify a hub's feed head and keep it; returns it. It came in an envelope signed by `sender`."""
         head = FeedHead.parse(raw)
         now = self._node.clock()
-        if head.hub != sender or head.set_name.split("/")[0] != sender:
-            raise DeniedError("only its owner speaks for a set")
+        if head.hub != sender or _owner(head.set_name) == self._node.agency:
+            raise DeniedError("only its owner, or who passes it on, speaks for a set")
         if head.partner != self._node.agency:
             raise VerificationError("the feed head is for another partner")
         if head.expires + CLOCK_SKEW_SECONDS < now:
@@ -142,6 +156,8 @@ class Mirrors:
             self._check_tested(tx, sender, head.set_name)
             if head.cursor.epoch > accepted_epoch(tx, sender):
                 raise VerificationError("the hub begins a new epoch, and has not said that it was restored")
+            if _comes_from_elsewhere(tx.sets.find(head.set_name), head):
+                return head
             mirror = self._mirror(tx, head)
             assert mirror.id is not None
             if mirror.head:
@@ -158,8 +174,8 @@ class Mirrors:
             raw: the page, out of an envelope that was verified.
         """
         head, blocks = parse_page(BytesIO(raw))
-        if head.hub != message.sender or head.set_name.split("/")[0] != message.sender:
-            raise DeniedError("only its owner changes a set")
+        if head.hub != message.sender:
+            raise DeniedError("only the hub that it is followed from changes a mirror")
         with self._node.store.transaction() as tx:
             active_card(self._node, tx, message.sender)
             self._check_tested(tx, message.sender, head.set_name)
@@ -167,22 +183,35 @@ class Mirrors:
             before = repeated(tx, message)
             if before is not None:
                 return Applied(_stands(mirror), 0, 0, mirror.equality, before)
+            if mirror.hub != message.sender:
+                raise DeniedError("only the hub that it is followed from changes a mirror")
             self._check_fit(mirror, head)
             labels = {label.number: label for label in head.labels}
             parsed = {number: _parsed(head.set_name, label) for number, label in labels.items()}
             decisions = self._decide(message.sender, head.set_name, parsed)
             if self._reviewed.get(head.set_name) != self._node.policy.digest:
                 self._reviewed.pop(head.set_name, None)  # judged under another policy than the rows before
-            bars = self._never_again.bars(tx, head.hub)
+            bars = self._never_again.bars(tx, _owner(head.set_name))
             key = digest_key(self._node, mirror)
             work = PageSorter(head, labels, decisions, key=key, bars=bars, salt=self._shelf.salt).sort(blocks)
             work.labels, work.front = self._new_labels(tx, mirror, head, parsed), page_front(raw)
             return self._commit(tx, mirror, head, work, message, pushed=pushed)
 
     def may_follow(self, hub: str, name: str) -> bool:
-        """Whether a set of a hub may come here, as far as its test goes."""
+        """Whether a set may come here from a hub, as far as its test goes, and where its mirror comes from."""
         with self._node.store.reading() as tx:
-            return may_exchange(self._node, tx, hub, name)
+            mirror, is_owner = tx.sets.find(name), _owner(name) == hub
+            comes = self._may_begin(tx, hub, name) if mirror is None else mirror.hub == hub or (mirror.hub and is_owner)
+            return bool(comes) and may_exchange(self._node, tx, hub, name)
+
+    def _may_begin(self, tx: Transaction, hub: str, name: str) -> bool:
+        """Whether a set that is not followed yet may come from a hub: what a partner owns comes from that partner.
+
+        What it shows us and what not is its own to say; nobody else's feed goes round that.
+        """
+        owner = _owner(name)
+        row = None if owner == hub else tx.people.find_partner(owner)
+        return owner != self._node.agency and (row is None or row.state != ACTIVE)
 
     # Checks
 
@@ -196,6 +225,8 @@ class Mirrors:
     def _mirror(self, tx: Transaction, head: FeedHead) -> HashSet:
         found = tx.sets.find(head.set_name)
         if found is None:
+            if not self._may_begin(tx, head.hub, head.set_name):
+                raise DeniedError("this set comes from its owner alone, who is a partner")
             if sum(row.hub == head.hub for row in tx.sets.all()) >= MAX_SETS_OF_A_HUB:
                 raise DeniedError("this hub has as many sets here as one hub may have")
             row = HashSet(
@@ -204,7 +235,13 @@ class Mirrors:
             row.id = tx.sets.create(row)
             return row
         if found.hub != head.hub:
-            raise DeniedError("this set does not come from that hub")
+            # The owner's own word comes before that of anybody who passes its set on, and never gives way to it.
+            if not found.hub or head.hub != _owner(head.set_name):
+                raise DeniedError("this set does not come from that hub")
+            assert found.id is not None
+            tx.sets.change_hub(found.id, head.hub, FORGOTTEN_VIEW)
+            tx.evidence.forget_set(found.id)
+            return tx.sets.by_id(found.id)
         return found
 
     def _check_not_older(self, held: FeedHead, new: FeedHead) -> None:
@@ -265,6 +302,7 @@ class Mirrors:
         leaving = [row for row in stored if page.reset or row.label in page.left]
         replaced = supersede(tx, self._shelf, set_id, arriving, sums, leaving={block_id(row) for row in leaving})
         self._acknowledge(tx, page, work, replaced)
+        onward = self._forwarding.follow(tx, mirror, page, work)
         # 2. Labels that left go whole; so does everything on a reset.
         self._leave(tx, mirror, page, leaving, sums)
         # 3. Leaves, blocks and sums.
@@ -297,6 +335,8 @@ class Mirrors:
         sums.count(work.counted)
         sums.write()
         tx.sets.put_labels(work.labels)
+        if onward is not None:
+            onward.write(sources_of(message, page))
         # 4. The cursor, and whether both sides hold the same.
         tx.sets.advance_mirror(
             set_id, expected=(mirror.epoch, mirror.view, mirror.seq), to=(page.end.epoch, page.end.view, page.end.seq)
@@ -392,6 +432,16 @@ class Mirrors:
             "view": page.end.view,
             "changes": work.changes,
         }
+
+
+def _comes_from_elsewhere(mirror: HashSet | None, head: FeedHead) -> bool:
+    """Whether a hub takes back all that it gave, which has been replaced meanwhile by what the set's owner gives."""
+    return mirror is not None and mirror.hub not in ("", head.hub) and head.cursor.view == EMPTY_VIEW.digest
+
+
+def _owner(set_name: str) -> str:
+    """The agency whose set it is."""
+    return set_name.split("/", maxsplit=1)[0]
 
 
 def _stands(mirror: HashSet) -> Cursor:

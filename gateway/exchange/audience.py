@@ -3,7 +3,7 @@
 Nearly everything that a poll asks is the same as at the last poll, and the same for all partners with one view: the
 labels of the set, the view of each partner, how much a view shows and its state digest. So these are kept here:
 
-    labels           of an own set only grow, and only with its seq
+    labels           of an own set, or of an onward copy, only grow, and only with its seq
     rights, view     of a partner: as long as labels and policy are the same objects
     count and state  of a view: as long as nobody has written the set's sums (`HashSet.revision`)
 
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from gateway.exchange.changes import Sums
+from gateway.exchange.forwarding import narrowed
 from gateway.exchange.labels import digest_key, stored_label
 from gateway.interchange import LabelView, View
 from gateway.model import FieldGroup, Label, Surface
@@ -74,6 +75,8 @@ class Audiences:
                 return kept
         held = {number: LabelInSet(hash_set.name, label) for number, (_, label) in labels.items()}
         rights = policy.table(partner, Surface.SEALED, held)
+        if hash_set.relays:
+            rights = {n: narrowed(labels[n][1], labels[n][0], right, partner) for n, right in rights.items()}
         shown = {
             number: LabelView(right.groups, tuple(str(duty) for duty in right.obligations))
             for number, right in rights.items()

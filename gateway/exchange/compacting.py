@@ -155,7 +155,7 @@ class Compacting:
         """Join something in every set for some seconds; what is left waits for the next time."""
         until = self._node.clock() + HOUSE_SECONDS
         with self._node.store.reading() as tx:
-            numbers = [_id(row) for row in tx.sets.all()]
+            numbers = [_id(row) for row in tx.sets.stored()]
         done = Compacted()
         try:
             worth_a_look = [number for number in numbers if self._has_grown(number)]

@@ -60,7 +60,7 @@ from gateway.comparisons import MAX_ASKED, ROWS, SKETCH, SUMS, HeldLabel, Questi
 from gateway.errors import ConflictError, NotFoundError, TooLargeError
 from gateway.exchange.changes import Sums, held_rows
 from gateway.exchange.contents import Content, Contents, sums_of
-from gateway.exchange.drafting import Draft, ServedSet
+from gateway.exchange.drafting import Draft, ServedSet, sources
 from gateway.exchange.labels import digest_key
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import Cursor, FeedHead, LabelView, PageHead, View
@@ -345,6 +345,7 @@ class Answers:
             labels=served.described(used | fresh),
             blocks=len(blocks),
             changes=sum(block.header.count for block in blocks),
+            sources=sources(tx, served, blocks),
         )
         return Draft(head, blocks), [view, served.view]
 

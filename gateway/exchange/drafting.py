@@ -18,7 +18,7 @@ from gateway.errors import AuditBrokenError
 from gateway.exchange.labels import shown_attributes
 from gateway.exchange.paging import BLOCKS_AT_ONCE, cost, end_within, next_blocks
 from gateway.exchange.shelf import Shelf, block_id
-from gateway.interchange import NO_VIEW, Cursor, LabelView, PageHead, PageLabel, View
+from gateway.interchange import MAX_SOURCES, NO_VIEW, Cursor, LabelView, PageHead, PageLabel, View
 from gateway.model import ChangeKind, FieldGroup, Label
 from gateway.policy import LabelRights
 from gateway.store import Transaction
@@ -104,8 +104,11 @@ class Drafter:
         # 3. When all of them are full, the changes after the cursor.
         seq = start.seq
         if held.keys() == target.keys() and all(one.until_seq is None for one in held.values()) and room > 0:
-            changes, seq = self._changes(tx, served, start.seq, until, room, first=not blocks)
-            blocks = changes + blocks  # removals stand first
+            if target:
+                changes, seq = self._changes(tx, served, start.seq, until, room, first=not blocks)
+                blocks = changes + blocks  # removals stand first
+            else:
+                seq = until  # to somebody who may see nothing, no change says anything
         view = served.view if held == target else View(held)
         end = Cursor(epoch, view.digest, seq)
         if not reset and end == cursor:
@@ -123,6 +126,7 @@ class Drafter:
             labels=labels,
             blocks=len(blocks),
             changes=sum(block.header.count for block in blocks),
+            sources=sources(tx, served, blocks),
         )
         return Draft(head, blocks), [view, served.view]
 
@@ -285,6 +289,21 @@ class Drafter:
             if ((before > 0) & (before <= end.seq)).any():
                 return True
         return False
+
+
+def sources(tx: Transaction, served: ServedSet, blocks: Sequence[Block]) -> tuple[str, ...]:
+    """The originator's signed messages that stand behind blocks of an onward copy; with too many, the newest."""
+    if not served.hash_set.relays or not blocks:
+        return ()
+    spans = [(block.header.first_seq, block.header.last_seq) for block in blocks]
+    found: set[str] = set()
+    for row in tx.sets.sources(served.id, min(first for first, _ in spans), max(last for _, last in spans)):
+        named = set(row.sources.split())
+        if any(first <= row.last_seq and row.first_seq <= last for first, last in spans):
+            if len(found | named) > MAX_SOURCES:
+                break
+            found |= named
+    return tuple(sorted(found))
 
 
 def _spread(mask: Mask, chosen: Mask) -> Mask:

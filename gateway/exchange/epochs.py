@@ -40,28 +40,29 @@ class Epochs:
             on_progress: told (blocks carried, blocks in all) after each transaction.
         """
         with self._node.store.reading() as tx:
-            waiting = {row.name: tx.blocks.of_earlier_epochs(row.id or 0, row.epoch) for row in _own(tx)}
+            waiting = {row.id or 0: tx.blocks.of_earlier_epochs(row.id or 0, row.epoch) for row in _own(tx)}
         total, done = sum(map(len, waiting.values())), 0
-        for name, blocks in waiting.items():
+        for set_id, blocks in waiting.items():
             for at in range(0, len(blocks), CARRIED_AT_ONCE):
-                done += self._carry_some(name, blocks[at : at + CARRIED_AT_ONCE])
+                done += self._carry_some(set_id, blocks[at : at + CARRIED_AT_ONCE])
                 on_progress(done, total)
         return done
 
-    def _carry_some(self, name: str, numbers: Sequence[int]) -> int:
+    def _carry_some(self, set_id: int, numbers: Sequence[int]) -> int:
         with self._node.store.transaction() as tx:
-            found = tx.sets.get(name)
+            found = tx.sets.by_id(set_id)
             assert found.id is not None
             stored = list(tx.blocks.some(numbers).values())
             digests = {row.number: row.digest for row in tx.sets.labels(found.id)}
             made = [block for row in stored if (block := self._carried(tx, found, row, digests)) is not None]
             details: dict[str, object] = {
-                "set": name,
+                "set": found.name,
                 "epoch": found.epoch,
                 "carried": sum(block.header.count for block in made),
                 "blocks": len(made),
             }
-            event = self._node.event(EventKind.EPOCH_BEGUN, actor=self._node.agency, subject=name, details=details)
+            actor, name = self._node.agency, found.name
+            event = self._node.event(EventKind.EPOCH_BEGUN, actor=actor, subject=name, details=details)
             leaf = tx.log.append([event], blocks=[block.digest for block in made])
             # New blocks first, old ones after: the index lets the later row of an entry win.
             self._shelf.put(tx, found.id, CHANGES, made, first_leaf=leaf, arrived=self._node.clock())
@@ -96,4 +97,4 @@ class Epochs:
 
 
 def _own(tx: Transaction) -> list[HashSet]:
-    return [row for row in tx.sets.all() if not row.hub and row.epoch > 1]
+    return [row for row in tx.sets.stored() if not row.hub and row.epoch > 1]

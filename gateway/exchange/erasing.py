@@ -294,7 +294,7 @@ def _carriers(tx: Transaction, shelf: Shelf, marker: Marker, wanted: Collection[
     """Every stored row, live or replaced, that carries one of these marks. Reads all blocks, a few at a time."""
     index, known = MarkIndex(), sorted(wanted)
     index.add(packed_marks(known), counting(0, len(known)))
-    for hash_set in tx.sets.all():
+    for hash_set in tx.sets.stored():
         stored = _with_values(tx, hash_set)
         for row, block in zip(stored, shelf.get_all(tx, stored, _DIGEST_PARTS), strict=True):
             rows = decode(block, ["entry_id", "pdq_quality", *_DIGEST_NAMES])
@@ -322,9 +322,9 @@ def _joined(entries: Iterable[frozenset[bytes]]) -> list[frozenset[bytes]]:
 
 def _finds(tx: Transaction, shelf: Shelf, carriers: Sequence[_Carrier]) -> list[Going]:
     """By set, the rows of which nothing may stay: those that carry a mark, and every version of an entry that goes."""
-    by_set: dict[str, list[_Carrier]] = {}
+    by_set: dict[int, list[_Carrier]] = {}
     for one in carriers:
-        by_set.setdefault(one.hash_set.name, []).append(one)
+        by_set.setdefault(one.hash_set.id or 0, []).append(one)
     return [_find(tx, shelf, some) for some in by_set.values()]
 
 
@@ -414,7 +414,7 @@ def _withdraw_again(node: Node, rows: Sequence[NeverAgainRow]) -> int:
         for one in _carriers(tx, shelf, marker, frozenset().union(*wrong)) if wrong else ():
             carrying = one.rows.take(one.mask)
             pairs = zip(carrying.ints("entry_id").tolist(), marker.listed(carrying), strict=True)
-            if not one.hash_set.hub:
+            if not one.hash_set.hub and not one.hash_set.relays:
                 found.setdefault(one.hash_set.name, set()).update(entry for entry, marks in pairs if marks in wrong)
     count = 0
     for name, entries in found.items():

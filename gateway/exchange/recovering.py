@@ -20,10 +20,12 @@ Contract: contracts/offer-1.md.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import SEEK_END, BytesIO
 
+from gateway import keyring
 from gateway.audit import Event, EventKind
 from gateway.columns.block import NO_LABEL, Block, cut, decode, encode_block
 from gateway.columns.block import REMOVALS as REMOVALS_LABEL
@@ -43,10 +45,12 @@ from gateway.columns.rows import (
 from gateway.columns.sketch import among
 from gateway.comparisons import dump_offer, parse_offer
 from gateway.crypto import envelope
-from gateway.errors import DeniedError, VerificationError
+from gateway.crypto.keys import VerifyingKey
+from gateway.errors import DeniedError, NotFoundError, VerificationError
 from gateway.exchange import listfile
 from gateway.exchange.changes import Held, Sums, held_rows, supersede
 from gateway.exchange.labels import LabelBook, digest_key, recovered_meta
+from gateway.exchange.lookup import parse_entry
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.shelf import CHANGES, Shelf, block_id
 from gateway.interchange import PAGE_TYPE, PageHead, PageLabel, parse_page
@@ -54,11 +58,30 @@ from gateway.keylife import DAY_SECONDS
 from gateway.model import STRONGEST_FIRST, ChangeKind, Label, VictimStatus
 from gateway.node import Node
 from gateway.ownkeys import signing_key_of
-from gateway.partners import active_card, may_exchange
+from gateway.partners import active_card, card_in, get, may_exchange
 from gateway.receipts import Message, repeated, settle
 from gateway.restoring import accepted_epoch, restored_at
 from gateway.store import Transaction
 from gateway.store.tables import HashSet, SignedPage
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A signed message that brought an entry. `sources`: the owner's messages, where its sender passed the set on."""
+
+    sender: str
+    message_id: str
+    manifest_digest: str
+    created: int
+    epoch: int
+    until_seq: int
+    sources: tuple[str, ...]
+
+
+def sources_of(message: Message, page: PageHead) -> tuple[str, ...]:
+    """The originator's signed messages that stand behind a page: itself, where its sender owns the set."""
+    owner = page.set_name.split("/", maxsplit=1)[0]
+    return (message.manifest_digest,) if page.hub == owner else page.sources
 
 
 @dataclass(slots=True)
@@ -113,6 +136,7 @@ class Recovering:
             withdrawals=sum(_withdrawals(block) for block in blocks if block.header.label == REMOVALS_LABEL),
             sealed=b"",
             at=self._node.clock(),
+            sources=" ".join(sources_of(message, page)),
         )
         raw = dump_offer(message.signed, front)
         row.sealed = self._node.keystore.master_key.seal(raw, _context(row), self._node.random)
@@ -150,8 +174,29 @@ class Recovering:
         """The pages that brought these entries as they are held now, as far as they were kept; oldest first."""
         with self._shelf.reading(self._node.store) as tx:
             mirror = self._mirror(tx, partner, set_name)
+            if not set_name.startswith(f"{partner}/"):
+                return []  # only the owner of a set takes anything back
             held = held_rows(tx, self._shelf, mirror.id or 0, entries)
             return tx.evidence.holding(mirror.id or 0, [block_id(one.block) for one in held])
+
+    def evidence(self, set_name: str, entry: str) -> list[Evidence]:
+        """The messages that brought an entry of a mirror as it is held now, each with page and signature verified anew.
+
+        Raises:
+            NotFoundError: the entry is not held here as one of another agency's set.
+            VerificationError: a message is not as its sender signed it, or the key was compromised since.
+        """
+        entries = integers([parse_entry(entry)])
+        with self._shelf.reading(self._node.store) as tx:
+            mirror = tx.sets.get(set_name)
+            held = held_rows(tx, self._shelf, mirror.id or 0, entries) if mirror.hub else []
+            if not held:
+                raise NotFoundError("no such entry of a partner's set is held here")
+            card = card_in(get(self._node, tx, mirror.hub))
+            keys = keyring.keys_of_evidence(self._node, tx, card)
+            pages = tx.evidence.holding(mirror.id or 0, [block_id(one.block) for one in held])
+        kept = [raw for raw in map(self.offer, pages) if raw is not None]
+        return [_evidence(raw, keys) for raw in kept]
 
     def offer(self, page: int) -> bytes | None:
         """A page as its hub signed it, as the payload of an offer; None where its blocks are not all here any more."""
@@ -212,6 +257,23 @@ class Recovering:
             receipt = _Return(self._node, self._shelf, tx, found, self._never_again).take(message, page, arriving)
         listfile.keep(self._node)  # what was withdrawn is listed
         return receipt
+
+
+def _evidence(raw: bytes, keys: Sequence[VerifyingKey]) -> Evidence:
+    """What a kept message says of itself, once it is verified."""
+    signed, page_raw = parse_offer(raw)
+    manifest = envelope.verify_kept(signed, page_raw, keys)
+    head, _ = parse_page(BytesIO(page_raw))
+    digest = hashlib.sha256(manifest.dump()).hexdigest()
+    return Evidence(
+        manifest.sender,
+        manifest.message_id,
+        digest,
+        manifest.created,
+        manifest.epoch,
+        manifest.until_seq,
+        head.sources,
+    )
 
 
 class _Return:

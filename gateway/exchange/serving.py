@@ -96,7 +96,7 @@ Gather = Callable[[Transaction, ServedSet], tuple[Draft | None, list[View]]]
 
 
 class Server:
-    """Serves this agency's own sets."""
+    """Serves this agency's own sets, and the onward copies of partners' sets."""
 
     def __init__(self, node: Node, shelf: Shelf) -> None:
         self._node = node
@@ -107,9 +107,9 @@ class Server:
         self._carried: set[tuple[int, int]] = set()  # sets by id and epoch
 
     def served_sets(self, partner: IdentityCard) -> list[ServedSet]:
-        """Every own set of which the partner may see anything."""
+        """Every own set, and every set passed on, of which the partner may see anything."""
         with self._node.store.reading() as tx:
-            own = [row for row in tx.sets.all() if not row.hub]
+            own = [row for row in tx.sets.stored() if not row.hub]
             may = {row.name: may_exchange(self._node, tx, partner.agency, row.name) for row in own}
             found = [self._served(tx, row, partner, tested=may[row.name]) for row in own]
         return [one for one in found if one.visible]
@@ -223,7 +223,7 @@ class Server:
         """Own sets of which a partner is known to hold what it may not hold any more."""
         with self._node.store.reading() as tx:
             row = active(self._node, tx, partner.agency)
-            own = [one for one in tx.sets.all() if not one.hub and may_move(self._node, row, one.name)]
+            own = [one for one in tx.sets.stored() if not one.hub and may_move(self._node, row, one.name)]
             served = [self._served(tx, one, partner, tested=True) for one in own]
             return [one.hash_set.name for one in served if self._holds_too_much(tx, one)]
 
@@ -252,8 +252,8 @@ class Server:
             row = active(self._node, tx, partner.agency)
             outdated = []
             for name in sorted({one.subject for one in tx.mail.waiting(partner.agency)}):
-                found = tx.sets.find(name)
-                if found is None or found.hub:
+                found = tx.sets.find_served(name)
+                if found is None:
                     continue
                 served = self._served(tx, found, partner, tested=may_move(self._node, row, name))
                 issued = tx.sets.head_content(served.id, partner.agency)
@@ -278,7 +278,7 @@ class Server:
             if sent is None or sent.state == "received":
                 return
             tx.mail.close(message_id, state="received", receipt=receipt)
-            found = tx.sets.find(sent.subject)
+            found = tx.sets.find_served(sent.subject)
             if end is not None and found is not None:
                 self._note_follower(tx, self._served(tx, found, partner, tested=True), partner.agency, end)
             details: dict[str, object] = {
@@ -347,9 +347,9 @@ class Server:
     # The view
 
     def visible(self, tx: Transaction, name: str, partner: IdentityCard) -> ServedSet:
-        """An own set that the partner may see; absent and forbidden look the same."""
-        found = tx.sets.find(name)
-        if found is not None and not found.hub and not tx.people.is_paused(partner.agency):
+        """A set that the partner may see here; absent and forbidden look the same."""
+        found = tx.sets.find_served(name)
+        if found is not None and not tx.people.is_paused(partner.agency):
             tested = may_exchange(self._node, tx, partner.agency, name)
             served = self._served(tx, found, partner, tested=tested)
             if served.visible:
@@ -368,8 +368,8 @@ class Server:
     def _admitted(self, tx: Transaction, partner: str, name: str) -> tuple[IdentityCard, ServedSet]:
         """A partner that may exchange now, and an own set that it may see; absent and forbidden look the same."""
         row = active(self._node, tx, partner)
-        card, found = card_in(row), tx.sets.find(name)
-        if found is not None and not found.hub:
+        card, found = card_in(row), tx.sets.find_served(name)
+        if found is not None:
             served = self._served(tx, found, card, tested=may_move(self._node, row, name))
             if served.visible:
                 self._check_carried(tx, found)
@@ -377,8 +377,9 @@ class Server:
         raise NotFoundError("no such set")
 
     def _served(self, tx: Transaction, hash_set: HashSet, partner: IdentityCard, *, tested: bool) -> ServedSet:
-        """A set as a partner sees it; never one to its owner, nor one of real data to a partner under test."""
-        if not tested or partner.agency == hash_set.name.split("/")[0]:
+        """A set as a partner sees it; never its owner, nor whom it came from, nor real data one under test."""
+        others = {hash_set.name.split("/")[0], tx.sets.by_id(hash_set.relays).hub if hash_set.relays else ""}
+        if not tested or partner.agency in others:
             return ServedSet(hash_set, partner.agency, View({}), self._audiences.labels(tx, hash_set), {})
         sight = self._audiences.sight(tx, hash_set, PartnerRef(partner.agency, partner.jurisdiction))
         recalled = not sight.view.labels and _may_hold(tx.sets.follower(hash_set.id or 0, partner.agency))

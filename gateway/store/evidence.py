@@ -41,6 +41,12 @@ class Evidence:
             found.update(int(number) for number in self._connection.execute(query).scalars())
         return sorted(found)
 
+    def sources_of(self, set_id: int, block: int) -> list[str]:
+        """The originator's messages, by digest, that stand behind a block, as far as they are kept."""
+        query = select(PAGE.sources).where(PAGE.set_id == set_id)
+        found = self._connection.execute(query.where(PAGE.first_block <= block, PAGE.last_block >= block)).scalars()
+        return [digest for sources in found for digest in str(sources).split()]
+
     def first_block(self, set_id: int) -> int | None:
         """The oldest block that a signed page of a set speaks of, None without any."""
         query = select(PAGE.first_block).where(PAGE.set_id == set_id).order_by(PAGE.first_block).limit(1)

@@ -14,6 +14,7 @@ from gateway.store.tables import (
     LabelRow,
     LabelSum,
     LabelTable,
+    OnwardSource,
     ViewRow,
     columns,
 )
@@ -23,11 +24,14 @@ HEAD = columns(FeedHeadRow)
 FOLLOWER = columns(Follower)
 HASH_SET = columns(HashSet)
 LABEL = columns(LabelTable)
+SOURCE = columns(OnwardSource)
 SUM = columns(LabelSum)
 VIEW = columns(ViewRow)
 
 # Made once: building a statement costs more than running it.
-_FIND = select(*HASH_SET).where(HASH_SET.name == bindparam("name"))
+_FIND = select(*HASH_SET).where(HASH_SET.name == bindparam("name"), HASH_SET.relays == 0)
+_FIND_SERVED = select(*HASH_SET).where(HASH_SET.name == bindparam("name"), HASH_SET.hub == "")
+_FIND_COPY = select(*HASH_SET).where(HASH_SET.relays == bindparam("mirror"))
 _LABELS = select(*LABEL).where(LABEL.set_id == bindparam("set_id")).order_by(LABEL.number)
 _SUMS = select(SUM.label, SUM.part, SUM.value).where(SUM.set_id == bindparam("set_id"))
 _COUNT_REVISION = update(HashSet).where(HASH_SET.id == bindparam("of_set")).values(revision=HASH_SET.revision + 1)
@@ -54,8 +58,18 @@ class Sets:
         return int(key[0])
 
     def find(self, name: str) -> HashSet | None:
-        """The set `name`, or None."""
+        """The set `name`, our own or a mirror, or None."""
         row = self._connection.execute(_FIND, {"name": name}).one_or_none()
+        return None if row is None else HashSet(**row._mapping)
+
+    def find_served(self, name: str) -> HashSet | None:
+        """What partners are served under a name: our own set, or the onward copy of a mirror; or None."""
+        row = self._connection.execute(_FIND_SERVED, {"name": name}).one_or_none()
+        return None if row is None else HashSet(**row._mapping)
+
+    def onward_copy(self, mirror: int) -> HashSet | None:
+        """The onward copy of a mirror, or None."""
+        row = self._connection.execute(_FIND_COPY, {"mirror": mirror}).one_or_none()
         return None if row is None else HashSet(**row._mapping)
 
     def get(self, name: str) -> HashSet:
@@ -71,8 +85,13 @@ class Sets:
         return HashSet(**row._mapping)
 
     def all(self) -> list[HashSet]:
-        """Every set, by name."""
-        return [HashSet(**row._mapping) for row in self._connection.execute(select(*HASH_SET).order_by(HASH_SET.name))]
+        """Every set of ours and every mirror, by name."""
+        return [row for row in self.stored() if not row.relays]
+
+    def stored(self) -> list[HashSet]:
+        """The same, and the onward copies of mirrors."""
+        query = select(*HASH_SET).order_by(HASH_SET.name, HASH_SET.relays)
+        return [HashSet(**row._mapping) for row in self._connection.execute(query)]
 
     def advance(self, set_id: int, *, expected_seq: int, seq: int, next_entry: int) -> None:
         """Move an own set on; a set that has moved meanwhile is a conflict (compare-and-swap)."""
@@ -92,6 +111,27 @@ class Sets:
         values = {"epoch": to[0], "view": to[1], "seq": to[2]}
         if self._connection.execute(update(HashSet).where(*where).values(**values)).rowcount != 1:
             raise StaleCursorError("the mirror has moved on meanwhile")
+
+    def change_hub(self, set_id: int, hub: str, view: str) -> None:
+        """A mirror comes from another hub from now on: nothing that the former one said of it stays, but what it holds.
+
+        Args:
+            view: that no hub knows, so that everything is fetched anew.
+        """
+        values = {"hub": hub, "head": "", "epoch": 0, "view": view, "seq": 0, "equality": "unknown"}
+        self._connection.execute(update(HashSet).where(HASH_SET.id == set_id).values(**values))
+
+    def add_source(self, row: OnwardSource) -> None:
+        """Remember whose messages stand behind changes of an onward copy."""
+        put(self._connection, OnwardSource, row.model_dump())
+
+    def sources(self, set_id: int, first_seq: int, last_seq: int) -> list[OnwardSource]:
+        """The messages behind the changes in [first_seq, last_seq] of an onward copy, the newest first."""
+        query = select(*SOURCE).where(
+            SOURCE.set_id == set_id, SOURCE.last_seq >= first_seq, SOURCE.first_seq <= last_seq
+        )
+        found = self._connection.execute(query.order_by(SOURCE.last_seq.desc()))
+        return [OnwardSource(**row._mapping) for row in found]
 
     def set_head(self, set_id: int, head: str, sealed_digest_key: bytes) -> None:
         """Keep the last verified feed head of a mirror."""

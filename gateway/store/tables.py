@@ -27,14 +27,16 @@ class Meta(SQLModel, table=True):
 
 
 class HashSet(SQLModel, table=True):
-    """A hash set: our own (`hub` is empty) or the mirror of one that `hub` serves or pushes to us.
+    """A hash set: our own (`hub` is empty), the mirror of one that `hub` serves or pushes to us, or an onward copy.
 
-    `epoch`, `seq` and `next_entry` count changes of an own set; a mirror's cursor is (`epoch`, `view`, `seq`).
+    `epoch`, `seq` and `next_entry` count changes of an own set; a mirror's cursor is (`epoch`, `view`, `seq`). An
+    onward copy is kept as an own set is, under the name of the mirror whose id is `relays` (0 for the others).
     """
 
     __tablename__ = "hash_set"
+    __table_args__ = (Index("ix_hash_set_name", "name", "relays", unique=True),)
     id: int | None = Field(default=None, primary_key=True)
-    name: str = Field(index=True, unique=True)
+    name: str
     hub: str = ""
     purpose: str = ""
     defaults: str = "{}"
@@ -48,6 +50,20 @@ class HashSet(SQLModel, table=True):
     created: int = Field(default=0, sa_type=BigInteger)
     horizon: int = Field(default=0, sa_type=BigInteger)  # own: followers from before this seq get no delta any more
     revision: int = Field(default=0, sa_type=BigInteger)  # counts the times that its sums were written
+    relays: int = Field(default=0, sa_type=BigInteger)
+
+
+class OnwardSource(SQLModel, table=True):
+    """Which messages of the originator stand behind the changes `first_seq` to `last_seq` of an onward copy.
+
+    `sources`: digests of signed manifests in hex, separated by spaces.
+    """
+
+    __tablename__ = "onward_source"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    last_seq: int = Field(primary_key=True, sa_type=BigInteger)
+    first_seq: int = Field(sa_type=BigInteger)
+    sources: str
 
 
 class LabelRow(SQLModel):
@@ -148,6 +164,7 @@ class SignedPage(SQLModel, table=True):
     withdrawals: int = Field(sa_type=BigInteger)
     sealed: bytes
     at: int = Field(sa_type=BigInteger)
+    sources: str = ""  # digests of the originator's manifests that it stands for, separated by spaces
 
 
 class LabelSum(SQLModel, table=True):
