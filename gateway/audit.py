@@ -84,6 +84,9 @@ class EventKind(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     POLICY_ACTIVATED = "policy_activated"
+    LEGAL_HOLD_SET = "legal_hold_set"
+    LEGAL_HOLD_KEEPS = "legal_hold_keeps"
+    LEGAL_HOLD_ENDED = "legal_hold_ended"
     POLICY_SCHEDULED = "policy_scheduled"
     POLICY_UNSCHEDULED = "policy_unscheduled"
     SYNC_FAILED = "sync_failed"
@@ -171,6 +174,9 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.PAUSED: frozenset({"partner", "reason"}),
     EventKind.RESUMED: frozenset({"partner", "reason", "proposal"}),
     EventKind.POLICY_ACTIVATED: frozenset({"policy", "previous", "key_ids", "started", "stopped", "proposal"}),
+    EventKind.LEGAL_HOLD_SET: frozenset({"hold", "set", "entries", "order_ref", "reason", "until", "proposal"}),
+    EventKind.LEGAL_HOLD_KEEPS: frozenset({"hold", "set", "entries"}),
+    EventKind.LEGAL_HOLD_ENDED: frozenset({"hold", "set", "entries", "reason", "proposal"}),
     EventKind.POLICY_SCHEDULED: frozenset({"policy", "on", "key_ids", "proposal"}),
     EventKind.POLICY_UNSCHEDULED: frozenset({"policy", "on", "proposal", "reason"}),
     EventKind.SYNC_FAILED: frozenset({"partner", "set", "error", "reason", "attempts", "next_run"}),

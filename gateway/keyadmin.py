@@ -28,6 +28,7 @@ from gateway.crypto.checkpoint import KeyKind, VerifierKey, number_of_log
 from gateway.crypto.keys import VerifyingKey
 from gateway.errors import ConflictError, DeniedError, MalformedError, PartnerError
 from gateway.exchange.erasing import ENTRY_ACTS
+from gateway.exchange.holding import HOLD_ACTS
 from gateway.home import QUORUM_META
 from gateway.interchange import IdentityCard, parse_card
 from gateway.keyacts import KEY_ACTS
@@ -604,6 +605,7 @@ ACTS: Mapping[str, Act] = {
     "quorum_set": Act("set how many administrators must sign", _quorum_subject, _quorum_set, _quorum_difference),
     "resume": Act("go on after a pause or a suspension", _resume_subject, _resume, _resume_difference),
     **KEY_ACTS,
+    **HOLD_ACTS,
     **POLICY_ACTS,
     **ENTRY_ACTS,
     **RESTORE_ACTS,

@@ -35,7 +35,7 @@ from gateway.errors import (
     StaleCursorError,
     VerificationError,
 )
-from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
+from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange, holding
 from gateway.gossip import ToldLog
 from gateway.interchange import START, Cursor, FeedHead, IdentityCard, KeyConfirmation
 from gateway.model import SET_NAME
@@ -639,6 +639,7 @@ class Schedule:
         self._exchange.server.tidy()
         self._exchange.forwarding.keep_house()
         self._exchange.compacting.keep_house()
+        holding.keep_house(self._node, self._exchange.shelf)
         if minute // 60 != hour:
             with self._node.store.reading() as tx:
                 standing.check(tx, self._node)

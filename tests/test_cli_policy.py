@@ -125,3 +125,26 @@ def test_what_would_change_is_shown_before_signing_and_the_folder_follows(desk: 
     refused = gateway("policy", "status", exit_code=9)
     assert "XA/national.cedar" in refused.stderr
     assert "policy activate --folder" in refused.stderr
+
+
+def test_a_legal_hold_is_set_shown_and_lifted(desk: Path) -> None:
+    entry, digest = "0001-000000000001", f"{1:064x}"
+    words = ("--reference", "Regional Court, case 12", "--reason", "a trial", "--until", "2999-12-31")
+    gateway("hold", "set", "--set", "found", *words, *by("alice"), exit_code=9)  # neither entries nor a label
+    hold = signed("hold", "set", entry, "--set", "found", *words)[:16]
+    (row,) = json_of("hold", "list")
+    assert (row["hold"], row["set"], row["entries"], row["gone"]) == (hold, "XA-NCVI/found", 1, 0)
+    assert json_of("where", entry, "--set", "found")["holds"] == [
+        {"hold": hold, "reference": "Regional Court, case 12", "until": "2999-12-31"}
+    ]
+    gateway("set", "withdraw", "found", entry, "--reason", "listed wrongly")
+    for where in (json_of("where", digest), [json_of("where", entry, "--set", "found")]):
+        (place,) = where
+        assert (place["listed"], place["set"], place["holds"][0]["hold"]) == (False, "XA-NCVI/found", hold)
+    assert f"legal hold {hold} keeps it until 2999-12-31" in gateway("where", digest).stdout
+    signed("hold", "lift", hold[:8], "--reason", "the trial is over")
+    assert json_of("hold", "list") == []
+    assert json_of("where", digest) == []
+    gateway("where", entry, "--set", "found", exit_code=7)
+    gateway("where", entry, exit_code=9)  # of which set?
+    assert json_of("where", f"{2:064x}")[0]["listed"]

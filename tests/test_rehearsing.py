@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from chain import agreement, chain, set_rules, sync_down
 from factory import FakeClock, SeededRandom, befriend, card_of, drafts, enrol, make_node, make_set, sha256
 from gateway.exchange import Exchange
 from gateway.exchange.labels import stored_label
@@ -206,3 +207,26 @@ async def test_who_exchanges_nothing_changes_nothing(tmp_path: Path) -> None:
     assert {one.change.held.set_name for one in found.changes} == {f"{HUB}/test-invented"}
     assert {one.entries for one in found.changes} == {2}
     assert set(found.changes[0].groups) <= set(ENTRY_GROUPS)
+
+
+def test_what_is_passed_on_is_rehearsed_at_the_one_who_passes_it_on(tmp_path: Path) -> None:
+    network = chain(tmp_path, FakeClock(), 3)
+    xa, xb, xc = (network.members[name] for name in ("XA-NCVI", "XB-NCVI", "XC-NCVI"))
+    make_set(xa, "identified", drafts(6, series="Blue Door"), onward=("XB", "XC"))
+    for _ in range(2):
+        sync_down(network)
+        xb.forwarding.keep_house()
+    assert len(held_entries(xc, SET)) == 6
+    name = "XB/agreement-xc.cedar"
+    actions = ("share_existence", "forward", "receive")
+    texts = {**xb.node.policies.texts, name: agreement("XB", "XC", actions=actions)}
+    with xb.node.store.reading() as tx:
+        found = rehearse(tx, xb.node, xb.node.policy, load(texts, on=xb.node.policy.on))
+    assert {(one.change.partner.agency, one.change.held.set_name) for one in found.changes} == {("XC-NCVI", SET)}
+    stopped = {(one.entry, group) for one in entry_changes(xb.node, xb.shelf, found) for group in one.stopped}
+    before = {(format_entry(entry), group) for entry, one in held_entries(xc, SET).items() for group in says(one)}
+    set_rules(xb, "XC", texts[name])
+    sync_down(network)
+    after = {(format_entry(entry), group) for entry, one in held_entries(xc, SET).items() for group in says(one)}
+    assert before - after == stopped
+    assert after < before

@@ -37,6 +37,7 @@ from gateway.crypto.keys import SigningKey
 from gateway.errors import AuditBrokenError, GatewayError
 from gateway.exchange import Exchange
 from gateway.exchange.erasing import erase, reinstate
+from gateway.exchange.holding import lift_hold, set_hold
 from gateway.interchange import sign_card
 from gateway.keyadmin import (
     ACTS,
@@ -152,6 +153,8 @@ SAMPLES: dict[str, Callable[[Bench], Arguments]] = {
     "policy_cancel": lambda bench: scheduled(bench),  # noqa: PLW0108  it is defined below
     "quorum_set": lambda bench: set_quorum(3)[1],
     "resume": lambda bench: paused(bench),  # noqa: PLW0108  it is defined below
+    "hold_set": lambda bench: holding(bench),  # noqa: PLW0108  it is defined below
+    "hold_lift": lambda bench: held(bench),  # noqa: PLW0108  it is defined below
     "key_reinstate": lambda bench: {"key_id": own_key(bench.node, KeyPurpose.SIGNING), "reason": "found again"},
     "key_revoke": lambda bench: {
         "key_id": own_key(bench.node, KeyPurpose.TOKEN), "since": bench.clock(), "reason": "lost"
@@ -185,6 +188,17 @@ def restored(bench: Bench) -> Arguments:
         tx.log.append([node.event(EventKind.BACKUP_RESTORED, actor=node.agency, subject=node.agency)])
     node.keystore.add_log_key(random=node.random)
     return beginning.resume(node)[1]
+
+
+def holding(bench: Bench) -> Arguments:
+    name = make_set(Exchange(bench.node), "identified", drafts(1))
+    until = bench.node.today + timedelta(days=30)
+    return set_hold(name, "XA District Court, case 7 of 2026", "a trial", until, label=1)[1]
+
+
+def held(bench: Bench) -> Arguments:
+    identifier = bench.do(("hold_set", holding(bench)))
+    return lift_hold(identifier[:16], "the trial is over")[1]
 
 
 def scheduled(bench: Bench) -> Arguments:

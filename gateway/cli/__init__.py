@@ -34,6 +34,7 @@ ROOMS = {
     "import": "importing",
     "look-up": "sets",
     "where": "sets",
+    "hold": "holding",
     "push": "syncing",
     "pull": "syncing",
     "sync": "syncing",

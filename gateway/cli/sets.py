@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +14,11 @@ from gateway.cli import erasing
 from gateway.cli.people import read_file
 from gateway.cli.shell import Shell, amount, bold, command, plain, when
 from gateway.columns.rows import EXISTENCE
-from gateway.errors import ConfigError, DeniedError, MalformedError
+from gateway.errors import ConfigError, DeniedError, MalformedError, NotFoundError
 from gateway.exchange import Exchange
+from gateway.exchange.holding import Named, naming
 from gateway.exchange.labels import SetDefaults, stored_label
-from gateway.exchange.lookup import MAX_LOOK_UP, parse_entry
+from gateway.exchange.lookup import MAX_LOOK_UP, Whereabouts, parse_entry
 from gateway.model import HandlingCode, VictimStatus, text_member
 from gateway.node import Node
 from gateway.store import Transaction
@@ -25,6 +28,7 @@ set_app = typer.Typer(
     add_completion=False, help="Hash sets: our own, and the mirrors of partners' sets.", no_args_is_help=True
 )
 look_up_app, where_app = typer.Typer(add_completion=False), typer.Typer(add_completion=False)
+DIGEST = re.compile(r"[0-9A-Fa-f]{32,128}")
 COMMANDS = {"set": set_app, "look-up": look_up_app, "where": where_app}
 
 MAX_LIST_BYTES = 130 * MAX_LOOK_UP  # a SHA-512 in hex and a line end, as often as one look-up takes
@@ -219,12 +223,73 @@ def look_up(
 def where(
     shell: Shell,
     *,
-    entry: Annotated[str, typer.Argument(help="The entry, as `look-up` shows it.")],
-    name: Annotated[str, typer.Option("--set", help="Our own set that it is in.")],
+    what: Annotated[str, typer.Argument(metavar="ENTRY|DIGEST", help="An entry, as `look-up` shows it, or a digest.")],
+    name: Annotated[str, typer.Option("--set", help="The set that it is in; needed for an entry.")] = "",
 ) -> None:
-    """Which partners hold an entry of ours, as far as they have told."""
+    """Where something is: in which sets, from whom, under which duties and legal holds, and which partners hold it."""
+    if DIGEST.fullmatch(what) is not None:
+        _where_digest(shell, what, name)
+        return
+    if not name:
+        raise ConfigError("an entry is one of a set", remedy="name the set with --set")
     with shell.node() as node:
-        found = Exchange(node).lookup.where(full_name(node, name), entry)
+        full = full_name(node, name)
+        with node.store.reading() as tx:
+            named = naming(node, tx, entries=[(full, what)])
+        try:
+            value, lines = _place(Exchange(node).lookup.where(full, what), named)
+        except NotFoundError:
+            if not named:
+                raise
+            value, lines = _kept_alone(named)
+    shell.show(value, *lines)
+
+
+def _where_digest(shell: Shell, digest: str, name: str) -> None:
+    """Every entry that carries a digest, in any set, also what only a legal hold keeps."""
+    with shell.node() as node:
+        exchange, only = Exchange(node), full_name(node, name) if name else ""
+        hits = exchange.lookup.find([digest], actor=node.agency)
+        places = sorted({(hit.set_name, hit.entry) for hit in hits if only in ("", hit.set_name)})
+        with node.store.reading() as tx:
+            named = [one for one in naming(node, tx, entries=places, digest=digest) if only in ("", one.set_name)]
+        found = [_place(exchange.lookup.where(*place), named) for place in places]
+    alone: dict[tuple[str, str], list[Named]] = {}
+    for one in named:
+        if (one.set_name, one.entry) not in places:
+            alone.setdefault((one.set_name, one.entry), []).append(one)
+    found += [_kept_alone(some) for some in alone.values()]
+    shown = [line for _, lines in found for line in lines] or ["It is nowhere here."]
+    shell.show([value for value, _ in found], *shown)
+
+
+def _kept_alone(named: list[Named]) -> tuple[dict[str, object], list[str]]:
+    """An entry that was taken back, and that only legal holds keep."""
+    one = named[0]
+    value: dict[str, object] = {
+        "set": one.set_name,
+        "entry": one.entry,
+        "listed": False,
+        "version": one.kept.version,
+        "label": dict(one.kept.label),
+        "duties": list(one.kept.duties),
+        "holders": [],
+        "holds": [_hold_value(hold) for hold in named],
+    }
+    return value, [f"{bold(one.entry)} in {one.set_name} was taken back", *map(_hold_line, named)]
+
+
+def _hold_value(one: Named) -> dict[str, object]:
+    return {"hold": one.hold, "reference": one.reference, "until": one.until}
+
+
+def _hold_line(one: Named) -> str:
+    return f"  legal hold {one.hold} keeps it until {one.until}: {plain(one.reference)}"
+
+
+def _place(found: Whereabouts, named: Iterable[Named]) -> tuple[dict[str, object], list[str]]:
+    """An entry where it is, with who holds it from us and what keeps it."""
+    holds = [one for one in named if (one.set_name, one.entry) == (found.set_name, found.entry)]
     holders: list[dict[str, object]] = [
         {"partner": one.partner, "holds": one.holds, "since_seq": one.since_seq, "at": one.at} for one in found.holders
     ]
@@ -235,16 +300,22 @@ def where(
         "changed_at": found.changed_at,
         "label": found.label,
         "holders": holders,
+        "listed": found.listed,
+        "hub": found.hub,
+        "duties": list(found.duties),
+        "holds": [_hold_value(one) for one in holds],
     }
-    shell.show(
-        value,
+    nobody = [f"  It came from {found.hub}."] if found.hub else ["  No partner has asked for this set yet."]
+    return value, [
         f"{bold(found.entry)} in {found.set_name}, version {found.version}, last changed {when(found.changed_at)}",
         *(
             f"  {one.partner}  {'holds it' if one.holds else 'does not hold it'} ({when(one.at)})"
             for one in found.holders
         ),
-        *([] if holders else ["  No partner has asked for this set yet."]),
-    )
+        *([] if holders else nobody),
+        *([f"  duties: {', '.join(found.duties)}"] if found.duties else []),
+        *map(_hold_line, holds),
+    ]
 
 
 def full_name(node: Node, name: str) -> str:

@@ -42,7 +42,7 @@ from gateway.columns.rows import (
 )
 from gateway.columns.sketch import among
 from gateway.errors import ConflictError, MalformedError
-from gateway.exchange import listfile
+from gateway.exchange import holding, listfile
 from gateway.exchange.applying import FORGOTTEN_VIEW
 from gateway.exchange.changes import Sums
 from gateway.exchange.labels import digest_key
@@ -98,6 +98,7 @@ def _erase(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> 
     order, marks, files_only = _order(arguments)
     told: dict[str, object] = {"order_ref": order, "proposal": proposal}
     survey = _survey(node, tx, marks, files_only=files_only)
+    holding.check_not_held(node, tx, {mark for one in (*survey.listings, *marks) for mark in one})
     known = {mark for one in listings(node, tx) if one.kind == ERASED and not one.reinstated for mark in one.marks}
     new = [entry for entry in survey.listings if not entry <= known]
     if not new and not survey.finds:

@@ -58,6 +58,8 @@ class Whereabouts:
     version: int
     changed_at: int
     holders: tuple[Holder, ...]
+    hub: str = ""
+    duties: tuple[str, ...] = ()
 
 
 class Lookup:
@@ -112,6 +114,8 @@ class Lookup:
                 int(one.rows.ints("version")[0]),
                 int(one.rows.ints("changed_at")[0]),
                 tuple(holders),
+                hash_set.hub,
+                tuple(label.obligations.split()),
             )
 
     def _counts(self, hash_set: HashSet) -> bool:

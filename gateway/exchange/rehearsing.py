@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gateway.columns.rows import EXISTENCE, GROUP_CODES
 from gateway.exchange.contents import Content, Contents
+from gateway.exchange.forwarding import narrowed
 from gateway.exchange.labels import digest_key, stored_label
 from gateway.exchange.lookup import format_entry
 from gateway.exchange.shelf import CHANGES, Shelf
@@ -20,6 +21,7 @@ from gateway.partners import ACTIVE, may_move
 from gateway.policy import (
     IntakeChange,
     LabelInSet,
+    LabelRights,
     PartnerRef,
     PolicySet,
     ShareChange,
@@ -27,7 +29,7 @@ from gateway.policy import (
     share_changes,
 )
 from gateway.store import Transaction
-from gateway.store.tables import HashSet
+from gateway.store.tables import HashSet, LabelRow
 
 _COUNT_BYTES = 8  # of a stored sum: how many items there are
 
@@ -65,18 +67,39 @@ def rehearse(tx: Transaction, node: Node, before: PolicySet, after: PolicySet, *
     """What would change, for every partner that exchanges now or for one."""
     rows = [row for row in tx.people.partners() if row.state == ACTIVE and partner in ("", row.agency)]
     found: list[Counted] = []
-    for hash_set in tx.sets.all():
-        labels = {row.number: stored_label(row) for row in tx.sets.labels(_id(hash_set))}
-        held = {number: LabelInSet(hash_set.name, label) for number, label in labels.items()}
+    for hash_set in tx.sets.stored():
+        labels = {row.number: row for row in tx.sets.labels(_id(hash_set))}
         counts = _counts(tx, hash_set)
         for row in rows:
-            # An own set is shared with others than its owner, a mirror is taken from its hub; nothing else moves.
-            if hash_set.hub not in ("", row.agency) or not may_move(node, row, hash_set.name):
-                continue
-            compare = intake_changes if hash_set.hub else share_changes
-            changes = compare(before, after, PartnerRef(row.agency, row.jurisdiction), Surface.SEALED, held)
-            found += [_counted(one, counts) for one in changes]
+            if may_move(node, row, hash_set.name):
+                changes = _changes(tx, before, after, hash_set, labels, PartnerRef(row.agency, row.jurisdiction))
+                found += [_counted(one, counts) for one in changes]
     return Rehearsal(before.digest, after.digest, tuple(sorted(found, key=_order)))
+
+
+def _changes(  # noqa: PLR0917  what changes, of what, for whom
+    tx: Transaction,
+    before: PolicySet,
+    after: PolicySet,
+    hash_set: HashSet,
+    rows: Mapping[int, LabelRow],
+    partner: PartnerRef,
+) -> Sequence[ShareChange | IntakeChange]:
+    """A set is shared with others than its owner and whom it came from; a mirror is taken from its hub."""
+    labels = {number: stored_label(row) for number, row in rows.items()}
+    held = {number: LabelInSet(hash_set.name, label) for number, label in labels.items()}
+    if hash_set.hub:
+        mine = hash_set.hub == partner.agency
+        return intake_changes(before, after, partner, Surface.SEALED, held) if mine else ()
+    if not hash_set.relays:
+        return share_changes(before, after, partner, Surface.SEALED, held)
+    if partner.agency in (hash_set.name.split("/")[0], tx.sets.by_id(hash_set.relays).hub):
+        return ()
+
+    def onward(number: int, right: LabelRights) -> LabelRights:
+        return narrowed(labels[number], rows[number], right, partner)
+
+    return share_changes(before, after, partner, Surface.SEALED, held, narrow=onward)
 
 
 def entry_changes(node: Node, shelf: Shelf, rehearsal: Rehearsal) -> Iterator[EntryChange]:
@@ -87,7 +110,8 @@ def entry_changes(node: Node, shelf: Shelf, rehearsal: Rehearsal) -> Iterator[En
             by_set.setdefault(one.change.held.set_name, []).append(one.change)
     for name, changes in sorted(by_set.items()):
         with node.store.reading() as tx:
-            hash_set = tx.sets.get(name)
+            hash_set = tx.sets.find_served(name)
+        assert hash_set is not None, "it was there a moment ago, and no set is ever taken away"
         labels = {number: {GROUP_CODES[group] for group in _moving(changes, number)} for number in _numbers(changes)}
         for content in Contents(node, shelf).scan(_id(hash_set), digest_key(node, hash_set), labels):
             if content.block.kind == CHANGES:

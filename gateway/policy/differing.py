@@ -6,12 +6,12 @@ its rights say, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.model import ENTRY_GROUPS, FieldGroup, Surface
 from gateway.policy.deciding import PolicySet
-from gateway.policy.words import Action, LabelInSet, Obligation, PartnerRef, ShareRequest
+from gateway.policy.words import Action, LabelInSet, LabelRights, Obligation, PartnerRef, ShareRequest
 
 Rules = tuple[str, ...]
 
@@ -47,10 +47,23 @@ class IntakeChange:
 
 
 def share_changes(
-    before: PolicySet, after: PolicySet, partner: PartnerRef, surface: Surface, labels: Mapping[int, LabelInSet]
+    before: PolicySet,
+    after: PolicySet,
+    partner: PartnerRef,
+    surface: Surface,
+    labels: Mapping[int, LabelInSet],
+    *,
+    narrow: Callable[[int, LabelRights], LabelRights] = lambda _number, rights: rights,
 ) -> list[ShareChange]:
-    """What starts and stops being shared with a partner, and which duties change, by label number."""
-    old, new = (one.table(partner, surface, labels) for one in (before, after))
+    """What starts and stops being shared with a partner, and which duties change, by label number.
+
+    Args:
+        narrow: what else than policy bounds the rights under a label, such as what its originator lets go on.
+    """
+    old, new = (
+        {number: narrow(number, rights) for number, rights in one.table(partner, surface, labels).items()}
+        for one in (before, after)
+    )
     changes = []
     for number, held in sorted(labels.items()):
         was, is_now = old[number], new[number]

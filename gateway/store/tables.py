@@ -151,6 +151,29 @@ class NeverAgainTable(SQLModel, table=True):
     mac: bytes
 
 
+class LegalHold(SQLModel, table=True):
+    """Entries that must be kept for a court. `until`: the last day. `gone`: how many its set holds no more."""
+
+    __tablename__ = "legal_hold"
+    id: str = Field(primary_key=True)
+    set_id: int = Field(foreign_key="hash_set.id")
+    reference: str
+    reason: str
+    until: str
+    created: int = Field(sa_type=BigInteger)
+    entries: int = Field(default=0, sa_type=BigInteger)
+    gone: int = Field(default=0, sa_type=BigInteger)
+
+
+class HeldEntry(SQLModel, table=True):
+    """A sealed copy of an entry on hold."""
+
+    __tablename__ = "held_entry"
+    hold: str = Field(primary_key=True, foreign_key="legal_hold.id")
+    entry_id: int = Field(primary_key=True, sa_type=BigInteger)
+    sealed: bytes
+
+
 class SignedPage(SQLModel, table=True):
     """What a hub signed of a page that its mirror took whole; the page's blocks are those from `first_block` on."""
 
