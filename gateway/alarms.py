@@ -30,7 +30,7 @@ from gateway.node import Node
 from gateway.standing import roster
 from gateway.store import Transaction
 from gateway.store.people import EVERYTHING
-from gateway.store.tables import AlarmRow, HashSet, OwnKey, PartnerRow, ProposalRow, ScheduleRow
+from gateway.store.tables import Acknowledgement, AlarmRow, HashSet, OwnKey, PartnerRow, ProposalRow, ScheduleRow
 
 ALARM_VERSION = "alarm 1"
 SILENT_SECONDS = DAY_SECONDS  # a partner that is down over night is no alarm
@@ -53,6 +53,7 @@ class AlarmKind(StrEnum):
     CLOCK_SKEW = "clock_skew"
     KEYSTORE = "keystore"
     PROPOSAL_WAITS = "proposal_waits"
+    ACKNOWLEDGEMENT_OVERDUE = "acknowledgement_overdue"
     TEST = "test"
 
 
@@ -73,6 +74,7 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.CLOCK_SKEW: "set the clocks of both machines: NTP",
     AlarmKind.KEYSTORE: "look at the key file and its rights: `gateway doctor`",
     AlarmKind.PROPOSAL_WAITS: "look at it and sign, or let it expire: `gateway approval list`",
+    AlarmKind.ACKNOWLEDGEMENT_OVERDUE: "`gateway duties list` names the sets; ring the partner up",
     AlarmKind.TEST: "nothing: the alarm command works",
 }
 # Raised and closed by `sweep` alone; the others by the deeds that find them, and by people.
@@ -83,6 +85,7 @@ SWEPT = frozenset(
         AlarmKind.FEED_STALE,
         AlarmKind.SYNC_FAILING,
         AlarmKind.PROPOSAL_WAITS,
+        AlarmKind.ACKNOWLEDGEMENT_OVERDUE,
     }
 )
 # The act that ends them closes them: a person who only closed the alarm would hide what is still so.
@@ -208,6 +211,7 @@ def _findings(tx: Transaction, now: int) -> list[Finding]:
         *key_findings(tx.keys.own(), now),
         *feed_findings(tx.sets.all(), partners, now),
         *sync_findings(tx.schedule.jobs(), partners, now),
+        *acknowledgement_findings((row for _, row in tx.duties.unacknowledged()), partners, now),
         *proposal_findings(tx.people.proposals(state=OPEN), now),
     ]
 
@@ -253,6 +257,16 @@ def sync_findings(jobs: Iterable[ScheduleRow], partners: Mapping[str, PartnerRow
             continue
         if now - max(job.last_success, partner.added) >= SILENT_SECONDS:
             yield Finding(AlarmKind.SYNC_FAILING, job.partner, "no sync with this partner has succeeded for a day")
+
+
+def acknowledgement_findings(
+    pages: Iterable[Acknowledgement], partners: Mapping[str, PartnerRow], now: int
+) -> Iterator[Finding]:
+    """Partners that have not acknowledged in time what left under such a duty."""
+    late = sorted({page.partner for page in pages if page.due <= now} & partners.keys())
+    for partner in late:
+        detail = "this partner has not acknowledged in time what it was sent under that duty"
+        yield Finding(AlarmKind.ACKNOWLEDGEMENT_OVERDUE, partner, detail)
 
 
 def proposal_findings(proposals: Iterable[ProposalRow], now: int) -> Iterator[Finding]:

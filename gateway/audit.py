@@ -115,6 +115,7 @@ class EventKind(StrEnum):
     ENTRIES_RECOVERED = "entries_recovered"
     EPOCH_BEGUN = "epoch_begun"
     ENTRIES_ERASED = "entries_erased"
+    ENTRIES_PURGED = "entries_purged"
     NEVER_AGAIN_CHANGED = "never_again_changed"
     BLOCKS_COMPACTED = "blocks_compacted"
     ONWARD_COPIED = "onward_copied"
@@ -201,6 +202,7 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.SURFACE_CHANGED: frozenset({"partner", "surface", "open", "proposal"}),
     EventKind.SECRET_CHANGED: frozenset({"partner", "surface", "secret", "state", "expires"}),
     EventKind.ENTRIES_ERASED: frozenset({"set", "epoch", "entries", "rows", "rewritten", "order_ref", "proposal"}),
+    EventKind.ENTRIES_PURGED: frozenset({"set", "epoch", "entries", "rows", "rewritten", "labels", "duties"}),
     EventKind.NEVER_AGAIN_CHANGED: frozenset(
         {"deed", "listings", "listed", "list_head", "set", "order_ref", "reason", "proposal"}
     ),

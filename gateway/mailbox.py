@@ -10,6 +10,7 @@ of its log N begin at (N - 1) × `GAP` + 1, and that is the one gap which the re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -34,10 +35,20 @@ from gateway.receipts import Message, repeated, settle
 from gateway.store import Transaction
 from gateway.store.tables import MailIn, MailOut
 
-KINDS = frozenset({"note", "withdrawal_applied"})
+KINDS = frozenset(
+    {
+        "note",
+        "withdrawal_applied",
+        "entries_acknowledged",
+        "originator_notified",
+    }
+)
 GAP = 1_000_000_000  # more messages than two agencies exchange between two restores; read out it is still a number
 MAX_BODY_BYTES = 8 << 10  # a hundred of them fit one answer
 LIFETIME_SECONDS = 7 * 86_400  # of one sealed answer; the messages themselves wait as long as it takes
+
+
+Hears = Callable[[Transaction, str, dict[str, object]], None]  # (transaction, sender, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,11 @@ class Mailbox:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._hearers: dict[str, Hears] = {}
+
+    def on(self, kind: str, hears: Hears) -> None:
+        """Messages of a kind are acted on by `hears`, within the transaction in which they are taken."""
+        self._hearers[kind] = hears
 
     def post(self, tx: Transaction, partner: str, kind: str, body: dict[str, object]) -> int:
         """Queue a message within the deed that causes it; returns its number."""
@@ -181,6 +197,8 @@ class Mailbox:
             received=self._node.clock(),
         )
         tx.mail.receive(row)
+        if one.kind in self._hearers:
+            self._hearers[one.kind](tx, sender, one.body)
 
     def _message(self, row: MailOut) -> MailMessage:
         return MailMessage(row.number, row.message_id, row.kind, row.created, self.read(row))

@@ -213,6 +213,16 @@ def test_two_gateways_push_prove_and_pull(desk: Path) -> None:
         whereabouts = json_of("--home", "xa", "where", entry, "--set", "found")
         assert isinstance(whereabouts, dict)
         assert whereabouts["holders"][0]["holds"] is True
+        # XB has to delete it some day; that day is not today, and duties bind no set of XB's own.
+        duties = json_of("--home", "xb", "duties", "list")
+        assert isinstance(duties, list)
+        kept = {(one["side"], one["set"], one["duty"], one["state"]) for one in duties}
+        assert ("here", "XA-NCVI/found", "retain_days(365)", "outstanding") in kept
+        assert "the page up to change 300" in gateway("--home", "xb", "duties", "list").stdout
+        purged = json_of("--home", "xb", "set", "purge", "XA-NCVI/found")
+        assert purged == {"set": "XA-NCVI/found", "entries": 0, "rows": 0, "blocks": 0}
+        assert "nothing is due" in gateway("--home", "xb", "set", "purge", "XA-NCVI/found").stdout
+        gateway("--home", "xa", "set", "purge", "found", exit_code=5)
         # 4. A withdrawal and a note go with the next sync; the answer comes back.
         gateway("--home", "xa", "set", "withdraw", "found", entry, "--reason", "listed wrongly")
         gateway("--home", "xa", "message", "send", "see the withdrawal", "--to", "XB-NCVI")

@@ -44,6 +44,7 @@ ROOMS = {
     "audit": "auditing",
     "backup": "backups",
     "alarm": "alarms",
+    "duties": "duties",
     "inspect": "inspecting",
 }
 

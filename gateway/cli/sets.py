@@ -60,6 +60,7 @@ HIT_COLUMNS = {
     "handling": "handling",
     "series": "series",
     "hub": "from",
+    "duties": "duties",
 }
 
 
@@ -183,6 +184,22 @@ def set_compact(shell: Shell, *, name: SetName) -> None:
     )
 
 
+@command(set_app, "purge")
+def set_purge(shell: Shell, *, name: SetName) -> None:
+    """Delete what came under a duty to delete it and whose time is over, as the schedule does by itself."""
+    with shell.node() as node:
+        full, exchange = full_name(node, name), Exchange(node)
+        due = exchange.duties.due(full)
+        with shell.progress("deleting", "rows") as told:
+            done = exchange.duties.purge(full, on_step=lambda so_far: told(so_far.rows, due))
+    shell.show(
+        {"set": full, "entries": done.entries, "rows": done.rows, "blocks": done.blocks},
+        f"{bold(full)}: the time of {amount(done.entries, 'entry', 'entries')} was over; their values are gone."
+        if done.rows
+        else f"{bold(full)}: nothing is due.",
+    )
+
+
 erasing.register(set_app)
 
 
@@ -210,6 +227,7 @@ def look_up(
             "entry": hit.entry,
             "series": hit.series,
             "hub": hit.hub or "own",
+            "duties": list(hit.duties),
             **{name: hit.attributes[name] for name in ("originator", "victim_status", "category", "handling")},
         }
         for hit in hits

@@ -46,6 +46,7 @@ from gateway.exchange.applying import Applied, Mirrors
 from gateway.exchange.compacting import Compacting
 from gateway.exchange.comparing import Answers, Comparing, Comparison, check_cursor
 from gateway.exchange.drafting import ServedSet
+from gateway.exchange.duties import Duties
 from gateway.exchange.epochs import Epochs
 from gateway.exchange.forwarding import Forwarding
 from gateway.exchange.labels import digest_key
@@ -106,7 +107,10 @@ class Exchange:
         self.recovering = Recovering(node, self.shelf, self.never_again)
         self.epochs = Epochs(node, self.shelf)
         self.forwarding = Forwarding(node, self.shelf)
-        self.mirrors = Mirrors(node, self.shelf, self.mailbox, self.recovering, self.never_again, self.forwarding)
+        self.duties = Duties(node, self.shelf, self.mailbox)
+        self.mirrors = Mirrors(
+            node, self.shelf, self.mailbox, self.recovering, self.never_again, self.forwarding, self.duties
+        )
         self.lookup = Lookup(node, self.shelf)
         self.compacting = Compacting(node, self.shelf)
         self.comparing = Comparing(node, self.shelf)

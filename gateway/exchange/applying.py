@@ -25,6 +25,7 @@ from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError, MalformedError, StaleCursorError, VerificationError
 from gateway.exchange.changes import Held, Sums, supersede
 from gateway.exchange.forwarding import Forwarding
+from gateway.exchange.duties import Duties
 from gateway.exchange.labels import digest_key, parsed_label, seal_digest_key, stored_label
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.recovering import Recovering, sources_of
@@ -35,7 +36,8 @@ from gateway.mailbox import Mailbox
 from gateway.model import ChangeKind, Label, Surface, require
 from gateway.node import Node
 from gateway.partners import ACTIVE, active_card, may_exchange
-from gateway.policy import Decision, LabelInSet, PartnerRef
+from gateway.policy import Action, Decision, Effect, LabelInSet, PartnerRef, Reason
+from gateway.policy.duties import are_known
 from gateway.receipts import Message, repeated, settle
 from gateway.restoring import accepted_epoch
 from gateway.store import Transaction
@@ -43,6 +45,7 @@ from gateway.store.tables import BlockRow, HashSet, LabelRow
 
 MAX_SETS_OF_A_HUB = 256  # a partner that invents sets without end fills no disk
 FORGOTTEN_VIEW = "00" * 32  # no table has this digest: its hub answers a cursor that names it with a reset
+UNKNOWN_DUTY = Decision(Effect.DENY, Reason.ENGINE_ERROR, Action.RECEIVE)
 CLOCK_SKEW_SECONDS = 300  # how far two agencies' clocks may stand apart
 
 
@@ -68,6 +71,7 @@ class Mirrors:
         recovering: Recovering,
         never_again: NeverAgain,
         forwarding: Forwarding,
+        duties: Duties,
     ) -> None:
         self._node = node
         self._forwarding = forwarding
@@ -75,6 +79,7 @@ class Mirrors:
         self._shelf = shelf
         self._mailbox = mailbox
         self._recovering = recovering
+        self._duties = duties
         self._reviewed: dict[str, str] = {}  # set -> policy under which its rows were last judged
 
     def cursor_for(self, head: FeedHead) -> Cursor:
@@ -135,7 +140,8 @@ class Mirrors:
         kinds = tx.blocks.kinds(set_id)
         held = {row.number: LabelInSet(mirror.name, stored_label(row)) for row in tx.sets.labels(set_id)}
         partner = PartnerRef(mirror.hub, mirror.hub[:2])
-        taken = self._node.policy.receivable(partner, Surface.SEALED, held)
+        shown = {row.number: row.obligations.split() for row in tx.sets.labels(set_id)}
+        taken = _keepable(self._node.policy.receivable(partner, Surface.SEALED, held), shown)
         # What the never-again list keeps away was judged by nobody; what a duty has deleted was taken.
         judged = [(label, kind) for label, kind in kinds if label in taken and kind != BARRED]
         return any(taken[label].allowed != (kind in (CHANGES, EXPIRED)) for label, kind in judged)
@@ -188,13 +194,15 @@ class Mirrors:
             self._check_fit(mirror, head)
             labels = {label.number: label for label in head.labels}
             parsed = {number: _parsed(head.set_name, label) for number, label in labels.items()}
-            decisions = self._decide(message.sender, head.set_name, parsed)
+            came = {number: label.obligations for number, label in labels.items()}
+            decisions = _keepable(self._decide(message.sender, head.set_name, parsed), came)
             if self._reviewed.get(head.set_name) != self._node.policy.digest:
                 self._reviewed.pop(head.set_name, None)  # judged under another policy than the rows before
             bars = self._never_again.bars(tx, _owner(head.set_name))
             key = digest_key(self._node, mirror)
             work = PageSorter(head, labels, decisions, key=key, bars=bars, salt=self._shelf.salt).sort(blocks)
             work.labels, work.front = self._new_labels(tx, mirror, head, parsed), page_front(raw)
+            work.duties = {n: (*texts, *map(str, decisions[n].obligations)) for n, texts in came.items()}
             return self._commit(tx, mirror, head, work, message, pushed=pushed)
 
     def may_follow(self, hub: str, name: str) -> bool:
@@ -337,6 +345,7 @@ class Mirrors:
         tx.sets.put_labels(work.labels)
         if onward is not None:
             onward.write(sources_of(message, page))
+        self._duties.answer(tx, page, work)
         # 4. The cursor, and whether both sides hold the same.
         tx.sets.advance_mirror(
             set_id, expected=(mirror.epoch, mirror.view, mirror.seq), to=(page.end.epoch, page.end.view, page.end.seq)
@@ -456,6 +465,11 @@ def _parsed(set_name: str, label: PageLabel) -> Label:
     require(parsed.originator == owner, "page label: a set speaks of its owner's entries only")
     require(owner.split("-", maxsplit=1)[0] == parsed.jurisdiction, "page label: agency and jurisdiction differ")
     return parsed
+
+
+def _keepable(decisions: Mapping[int, Decision], duties: Mapping[int, Sequence[str]]) -> dict[int, Decision]:
+    """The decisions, but no label is taken that carries a duty which is not known here: nobody could keep it."""
+    return {n: one if are_known(duties[n]) else UNKNOWN_DUTY for n, one in decisions.items()}
 
 
 def _says_the_same(held: LabelRow, label: PageLabel, parsed: Label) -> bool:

@@ -44,6 +44,7 @@ from gateway.columns.sketch import among
 from gateway.errors import ConflictError, OverloadedError
 from gateway.exchange.changes import pack_items
 from gateway.exchange.contents import kept_items
+from gateway.exchange.labels import binding_duties
 from gateway.exchange.paging import SEGMENT_SEQS, cost
 from gateway.exchange.shelf import BARE, CHANGES, HISTORY, REMOVALS, Shelf, block_id, stored_header
 from gateway.model import ChangeKind
@@ -191,7 +192,7 @@ class Compacting:
             rows = [row for row in tx.blocks.of_set(set_id) if _is_settled(row, hash_set, settled)]
             with self._shelf.index(tx, set_id) as index:
                 dead = {block_id(row): row.count - int(index.live_rows(block_id(row)).sum()) for row in rows}
-            windows = _windows(tx, hash_set)
+            windows = _windows(self._node, tx, hash_set)
         loose = [row for row in rows if block_id(row) not in self._solid]
         jobs = [list(job) for job in _jobs_of(loose, hash_set, dead, windows)]
         if not jobs:
@@ -223,7 +224,7 @@ class Compacting:
             read = [decode(block) for block in self._shelf.get_all(tx, stored)]
             with self._shelf.index(tx, set_id) as index:
                 current = [_current(index, row, rows) for row, rows in zip(stored, read, strict=True)]
-            batch = _Batch(windows=_windows(tx, hash_set))
+            batch = _Batch(windows=_windows(self._node, tx, hash_set))
             for row, rows, mask in zip(stored, read, current, strict=True):
                 self._sort(tx, batch, hash_set, row, rows, mask)
             if not hash_set.hub:
@@ -431,10 +432,12 @@ def _chain_of(row: BlockRow, hash_set: HashSet, windows: Mapping[int, int]) -> _
     return _Chain(segment, row.epoch, row.kind, row.label, header.label_digest, header.shape, window)
 
 
-def _windows(tx: Transaction, hash_set: HashSet) -> dict[int, int]:
+def _windows(node: Node, tx: Transaction, hash_set: HashSet) -> dict[int, int]:
     """Of each label of a mirror whose entries are to be deleted some day, how many seconds of arrival are joined."""
-    rows = tx.sets.labels(_id(hash_set)) if hash_set.hub else []
-    terms = {row.number: days_of(row.obligations.split(), Duty.RETAIN_DAYS) for row in rows}
+    if not hash_set.hub:
+        return {}
+    duties = binding_duties(node, hash_set, tx.sets.labels(_id(hash_set)))
+    terms = {number: days_of(texts, Duty.RETAIN_DAYS) for number, texts in duties.items()}
     return {number: max(1, days // WINDOWS_OF_A_TERM) * DAY_SECONDS for number, days in terms.items() if days}
 
 

@@ -19,11 +19,13 @@ from gateway.model import (
     HandlingCode,
     Label,
     LabelWords,
+    Surface,
     VictimStatus,
     text_member,
     texts_member,
 )
 from gateway.node import Node
+from gateway.policy import LabelInSet, PartnerRef
 from gateway.store import Transaction
 from gateway.store.tables import HashSet, LabelRow
 
@@ -142,6 +144,14 @@ def stored_label(row: LabelRow) -> Label:
 def parsed_label(attributes: str) -> Label:
     """The label of canonical attributes; kept, since every deed meets all labels of a set and each word is checked."""
     return Label.from_json(canonical.parse_canonical(attributes.encode(), max_bytes=MAX_DEFAULTS_BYTES))
+
+
+def binding_duties(node: Node, mirror: HashSet, labels: Iterable[LabelRow]) -> dict[int, tuple[str, ...]]:
+    """What we are bound to for each of a mirror's labels: what came with it, and what the rules add that let it in."""
+    rows = list(labels)
+    held = {row.number: LabelInSet(mirror.name, stored_label(row)) for row in rows}
+    taken = node.policy.receivable(PartnerRef(mirror.hub, mirror.hub[:2]), Surface.SEALED, held)
+    return {row.number: (*row.obligations.split(), *map(str, taken[row.number].obligations)) for row in rows}
 
 
 def shown_attributes(label: Label, groups: frozenset[FieldGroup]) -> dict[str, object]:

@@ -11,11 +11,12 @@ from gateway.columns.rows import EXISTENCE, Rows, grouped, registered, same_valu
 from gateway.crypto import canonical
 from gateway.errors import MalformedError, NotFoundError
 from gateway.exchange.changes import held_rows
-from gateway.exchange.labels import MAX_DEFAULTS_BYTES, stored_label
+from gateway.exchange.labels import MAX_DEFAULTS_BYTES, binding_duties, stored_label
 from gateway.exchange.shelf import CHANGES, Shelf, block_id
 from gateway.interchange import View
 from gateway.model import DIGEST_BYTES, is_test_set
 from gateway.node import Node
+from gateway.policy.duties import for_users
 from gateway.store import Transaction
 from gateway.store.tables import HashSet
 
@@ -26,7 +27,11 @@ SAME_LENGTH = ("sha256", "pdq")  # 64 hex digits may be either; exact look-up as
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One entry that carries a digest asked for. `query` is its position in the question."""
+    """One entry that carries a digest asked for. `query` is its position in the question.
+
+    `duties`: what binds whoever uses the answer, such as that a court may not be told without leave. No program can see
+    to that one, so people are told each time.
+    """
 
     query: int
     set_name: str
@@ -35,6 +40,7 @@ class Hit:
     attributes: dict[str, object]
     series: str
     hub: str
+    duties: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,10 @@ class Lookup:
             found = index.find(algorithm, wanted.octets(algorithm))
         places = dict(grouped(found.block_no.astype("uint64")))
         stored = [row for row in tx.blocks.some(list(places)).values() if row.kind == CHANGES]
-        labels = {row.number: _attributes(row.attributes) for row in tx.sets.labels(hash_set.id)} if stored else {}
+        found_under = {row.label for row in stored}
+        rows_of_labels = [row for row in tx.sets.labels(hash_set.id) if row.number in found_under] if stored else []
+        labels = {row.number: _attributes(row.attributes) for row in rows_of_labels}
+        bound = binding_duties(self._node, hash_set, rows_of_labels) if hash_set.hub else {}
         parts = {EXISTENCE, registered(algorithm).group, registered("series").group}
         hits: list[Hit] = []
         name, hub = hash_set.name, hash_set.hub
@@ -141,10 +150,10 @@ class Lookup:
             asking = found.query[where]
             same = same_values(rows, wanted.take(asking), algorithm)
             rows, asking = rows.take(same), asking[same]
-            attributes = labels[row.label]
+            attributes, duties = labels[row.label], for_users(bound.get(row.label, ()))
             answers = zip(asking.tolist(), rows.ints("entry_id").tolist(), rows.text("series").to_list(), strict=True)
             hits += [
-                Hit(queries[query][0], name, format_entry(entry_id), algorithm, attributes, series, hub)
+                Hit(queries[query][0], name, format_entry(entry_id), algorithm, attributes, series, hub, duties)
                 for query, entry_id, series in answers
             ]
         return hits

@@ -24,6 +24,7 @@ from gateway.errors import ConflictError, NotFoundError, OverloadedError, StaleC
 from gateway.exchange.audience import Audiences
 from gateway.exchange.bodies import Bodies, Body, Place
 from gateway.exchange.drafting import Draft, Drafter, ServedSet
+from gateway.exchange.duties import expect_acknowledgement
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import (
     EMPTY_VIEW,
@@ -309,6 +310,7 @@ class Server:
         self._note_follower(tx, served, served.partner, cursor, begins=begins)
         if kind is EventKind.PAGE_SENT:
             tx.mail.queue(self._outbox_row(asked.card, page))
+        expect_acknowledgement(tx, self._node.clock(), served.id, served.partner, page.head)
         tx.log.append([self._page_event(kind, page, body, served)])
         return page
 

@@ -38,8 +38,8 @@ class PageWork:
 
     `kept`: blocks to keep. `refused`, `barred`: blocks of rows that policy refuses, or the never-again list, without
     their values. `removals`: entries that go. `arriving`: all entries. `counted`: (label, part, sum) of all that came
-    under a label, since the state digest covers what was delivered. `labels`: those that are new here. `front`: what
-    stands before the blocks, as it came.
+    under a label, since the state digest covers what was delivered. `labels`: those that are new here. `duties`: what
+    each of the page's labels binds us to. `front`: what stands before the blocks, as it came.
     """
 
     kept: list[Arrived] = field(default_factory=list)
@@ -50,6 +50,7 @@ class PageWork:
     counted: list[tuple[int, int, Sum]] = field(default_factory=list)
     labels: list[LabelRow] = field(default_factory=list)
     front: bytes = b""
+    duties: dict[int, tuple[str, ...]] = field(default_factory=dict)
     changes: int = 0
     refused_rows: int = 0
     reasons: dict[str, int] = field(default_factory=dict)

@@ -15,6 +15,8 @@ from contextlib import suppress
 from gateway.errors import ConfigError, MalformedError
 from gateway.policy.words import Duty, Obligation, strictest
 
+TOLD_TO_USERS = frozenset({Duty.RETAIN_DAYS, Duty.NO_ONWARD, Duty.COURT_USE_NEEDS_LEAVE})
+
 
 def parse_duties(texts: Iterable[str]) -> tuple[Obligation, ...]:
     """The duties that a label carries, each once, the strictest of each.
@@ -28,6 +30,15 @@ def parse_duties(texts: Iterable[str]) -> tuple[Obligation, ...]:
         raise MalformedError(
             "a label carries a duty that is not known here", remedy="a newer version may be"
         ) from error
+
+
+def are_known(texts: Iterable[str]) -> bool:
+    """Whether each of these duties is of the closed list, so that it can be kept."""
+    try:
+        parse_duties(texts)
+    except MalformedError:
+        return False
+    return True
 
 
 def may_go_onward(texts: Iterable[str]) -> bool:
@@ -49,6 +60,11 @@ def days_of(texts: Iterable[str], duty: Duty) -> int | None:
 def asks_for(texts: Iterable[str], duty: Duty) -> bool:
     """Whether a duty is among these."""
     return days_of(texts, duty) is not None
+
+
+def for_users(texts: Iterable[str]) -> tuple[str, ...]:
+    """What people who use such an entry are to be told; the other duties a gateway keeps by itself."""
+    return tuple(str(one) for one in strictest(list(_known(texts))) if one.duty in TOLD_TO_USERS)
 
 
 def carried(came: Iterable[str], added: Iterable[Obligation] = ()) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from gateway.errors import ConfigError, ConflictError, GatewayError, OverloadedE
 from gateway.store import copying
 from gateway.store.alarms import Alarms
 from gateway.store.blocks import Blocks
+from gateway.store.duties import Duties
 from gateway.store.evidence import Evidence
 from gateway.store.holds import Holds
 from gateway.store.keys import Keys
@@ -101,6 +102,7 @@ class Transaction:
     never_again: NeverAgain
     holds: Holds
     policies: Policies
+    duties: Duties
 
 
 class Store:
@@ -260,6 +262,7 @@ class Store:
             never_again=NeverAgain(connection),
             holds=Holds(connection),
             policies=Policies(connection),
+            duties=Duties(connection),
         )
 
 

@@ -109,6 +109,23 @@ class Blocks:
         query = select(BLOCK.label, BLOCK.kind).where(BLOCK.set_id == set_id).distinct()
         return {(int(label), str(kind)) for label, kind in self._connection.execute(query)}
 
+    def arrivals(self, set_id: int, kind: str) -> dict[int, tuple[int, int]]:
+        """By label, when the oldest rows in blocks of a kind came (Unix seconds), and how many rows there are."""
+        query = select(BLOCK.label, sql.min(BLOCK.arrived), sql.sum(BLOCK.count))
+        found = self._connection.execute(query.where(BLOCK.set_id == set_id, BLOCK.kind == kind).group_by(BLOCK.label))
+        return {int(label): (int(first), int(count)) for label, first, count in found}
+
+    def arrived_until(self, set_id: int, kind: str, label: int, until: int, most: int) -> list[BlockRow]:
+        """Blocks of one kind and label whose rows came until a time (Unix seconds), the oldest first."""
+        query = select(*BLOCK).where(BLOCK.set_id == set_id, BLOCK.label == label, BLOCK.kind == kind)
+        query = query.where(BLOCK.arrived <= until).order_by(BLOCK.arrived, BLOCK.id).limit(most)
+        return [BlockRow(**row._mapping) for row in self._connection.execute(query)]
+
+    def rows_arrived(self, set_id: int, kind: str, label: int, until: int) -> int:
+        """How many rows are in such blocks."""
+        query = select(sql.sum(BLOCK.count)).where(BLOCK.set_id == set_id, BLOCK.label == label, BLOCK.kind == kind)
+        return int(self._connection.execute(query.where(BLOCK.arrived <= until)).scalar() or 0)
+
     def get(self, block_id: int) -> BlockRow | None:
         """One block, or None."""
         return self.some([block_id]).get(block_id)
