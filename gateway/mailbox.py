@@ -18,11 +18,13 @@ from gateway.audit import Event, EventKind
 from gateway.crypto import canonical, envelope
 from gateway.crypto.checkpoint import VerifierKey, number_of_log
 from gateway.crypto.keys import new_message_id
-from gateway.errors import ConflictError, MalformedError
+from gateway.errors import ConflictError, MalformedError, StaleCursorError
 from gateway.interchange import (
     MAIL_TYPE,
     MAX_DOCUMENT_BYTES,
     MAX_MAIL_MESSAGES,
+    NO_VIEW,
+    Cursor,
     IdentityCard,
     MailMessage,
     dump_mail,
@@ -112,10 +114,15 @@ class Mailbox:
             rows = _unbroken(tx.mail.outgoing(card.agency, after, MAX_MAIL_MESSAGES))
         return self.seal(card, rows).body if rows else None
 
-    def waiting(self, partner: str) -> list[MailOut]:
-        """Messages to a partner that it has not confirmed, in order."""
+    def waiting(self, partner: str, after: int | None = None) -> list[MailOut]:
+        """Messages to a partner that it has not confirmed, in order.
+
+        Args:
+            after: a number; then all above it: a partner that was restored has lost what it had confirmed.
+        """
         with self._node.store.reading() as tx:
-            return _unbroken(tx.mail.outgoing(partner, tx.mail.undelivered(partner), MAX_MAIL_MESSAGES))
+            held = tx.mail.undelivered(partner) if after is None else after
+            return _unbroken(tx.mail.outgoing(partner, held, MAX_MAIL_MESSAGES))
 
     def seal(self, card: IdentityCard, rows: list[MailOut]) -> SealedMail:
         """Messages as one envelope for a partner. Each keeps its own id, however often it goes; the envelope is new."""
@@ -177,7 +184,8 @@ class Mailbox:
         sender, last = card.agency, tx.mail.last_in(card.agency)
         restored = last < messages[0].number - 1 == _before(VerifierKey.parse(card.log).name)
         if messages[0].number > last + 1 and not restored:
-            raise ConflictError("mailbox: a message between is missing", remedy=f"send from number {last + 1} on")
+            held = Cursor(0, NO_VIEW, last)
+            raise StaleCursorError("mailbox: a message between is missing", cursor=held.to_json())
         for one in messages:
             known = tx.mail.incoming_digest(sender, one.number)
             if known is not None and known != one.digest:

@@ -387,14 +387,23 @@ class PartnerSync:
         raise PartnerError("the partner's mailbox never ends")
 
     async def _send_mail(self) -> None:
+        held: int | None = None
         for _ in range(MAX_PAGES):
-            waiting = await self._run(self._exchange.mailbox.waiting, self._partner)
+            waiting = await self._run(self._exchange.mailbox.waiting, self._partner, held)
             if not waiting:
                 return
             card = await self._run(self._exchange.card_of, self._partner)
             sealed = await self._run(self._exchange.mailbox.seal, card, waiting)
-            receipt = await self._receipt(sealed.body)
+            try:
+                receipt = await self._receipt(sealed.body)
+            except StaleCursorError as error:
+                if held is not None or error.cursor is None:
+                    raise
+                # It was restored, and has lost what it had confirmed: that goes again.
+                held = Cursor.from_json(error.cursor).seq
+                continue
             await self._run(self._exchange.confirm_mail, self._partner, waiting[-1].number, sealed, receipt)
+            held = None if held is None else waiting[-1].number
 
     async def _recall(self) -> None:
         """What the partner may not hold any more is taken back now, also where it never asks us for news."""
