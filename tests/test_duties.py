@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chain import agreement, chain, contents, set_rules, sync_down
 from factory import FakeClock, SeededRandom, befriend, drafts, events, make_node, make_set, reopened
 from gateway import audit, standing
 from gateway.alarms import AlarmKind, sweep
@@ -107,7 +108,7 @@ def assert_sound(exchange: Exchange) -> None:
         audit.verify_log(tx.log.leaves(), tx.log.nodes(), tx.log.checkpoints(), own_log(node, tx).verifier)
         standing.check(tx, node)
         leaves = {row.index: row.entry for row in tx.log.leaves()}
-        for hash_set in tx.sets.all():
+        for hash_set in tx.sets.stored():
             assert hash_set.id is not None
             key = digest_key(node, hash_set)
             kept, anew = (Sums(tx, hash_set.id, key) for _ in range(2))
@@ -346,6 +347,33 @@ def test_under_legal_hold_nothing_is_deleted(network: Network, xa: Exchange, xb:
     assert sorted(held_entries(xb, SET)) == [FIRST + 2]
     [held] = [one for one in xb.duties.open() if one.duty.startswith("retain")]
     assert (held.state, held.rows) == (ON_HOLD, 1)
+
+
+def test_what_goes_here_leaves_whoever_had_it_from_us_too(tmp_path: Path, clock: FakeClock) -> None:
+    """XA has XB keep it for five days, and lets it go on to XC; XB deletes it, so XC may hold it no longer either."""
+    network = chain(tmp_path, clock, 3)
+    xa, xb, xc = network.members.values()
+    set_rules(xa, "XB", agreement("XA", "XB", obligation="retain_days(5)"))
+    make_set(xa, "identified", drafts(3), onward=("XB", "XC"))
+    sync_down(network)
+    clock.advance(3 * DAY)
+    take(xa, drafts(1, series="Red Door"))
+    sync_down(network)
+    assert contents(xc, SET) == contents(xa, SET)
+    clock.advance(2 * DAY)
+    xb.duties.keep_house()
+    sync_down(network)
+    assert sorted(contents(xb, SET)) == sorted(contents(xc, SET)) == [FIRST]
+    assert xc.mirrors.equality(SET) == xb.mirrors.equality(SET) == "equal"
+    with xb.node.store.reading() as tx:
+        copy = tx.sets.onward_copy(tx.sets.get(SET).id or 0)
+        assert copy is not None
+    assert_sound(xb)
+    with xb.node.store.reading() as tx:
+        rows = tx.blocks.of_set(copy.id or 0)
+        texts = [decode(xb.shelf.get(tx, row)) for row in rows]
+    values = [bytes(value) for one in texts if "sha256" in one.columns for value in one.octets("sha256")]
+    assert values == [drafts(1)[0].digests["sha256"]], "of the other two, and of the first version, nothing is left"
 
 
 def test_duties_bind_no_set_of_our_own(xa: Exchange) -> None:

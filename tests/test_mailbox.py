@@ -19,6 +19,7 @@ from gateway.errors import (
     GatewayError,
     MalformedError,
     NotFoundError,
+    StaleCursorError,
     VerificationError,
 )
 from gateway.exchange import RECEIPT_MEDIA_TYPE, Exchange
@@ -192,11 +193,11 @@ def test_a_number_that_was_used_for_other_content_is_a_conflict_and_nothing_is_k
     assert subjects(pair.xa, XB) == ["letter 1", "letter 2"]
 
 
-def test_a_gap_is_refused_and_the_remedy_says_from_where(pair: Pair) -> None:
+def test_a_gap_is_refused_and_the_error_says_from_where(pair: Pair) -> None:
     pair.deliver(pair.letter(1))
     error = refused(lambda: pair.deliver(pair.letter(3)))
-    assert isinstance(error, ConflictError)
-    assert error.remedy == "send from number 2 on"
+    assert isinstance(error, StaleCursorError)
+    assert error.cursor == {"epoch": 0, "view": "", "seq": 1}
     pair.deliver(pair.letter(2), pair.letter(3))
     assert len(subjects(pair.xa, XB)) == 3
 

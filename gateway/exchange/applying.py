@@ -24,8 +24,8 @@ from gateway.columns.sketch import among
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError, MalformedError, StaleCursorError, VerificationError
 from gateway.exchange.changes import Held, Sums, supersede
-from gateway.exchange.forwarding import Forwarding
 from gateway.exchange.duties import Duties
+from gateway.exchange.forwarding import Forwarding
 from gateway.exchange.labels import digest_key, parsed_label, seal_digest_key, stored_label
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.recovering import Recovering, sources_of

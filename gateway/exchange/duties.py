@@ -27,7 +27,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.audit import EventKind
+from gateway.columns.block import decode
+from gateway.columns.rows import EXISTENCE, constant, flagged, integers, joined
+from gateway.columns.sketch import among
 from gateway.errors import ConflictError, DeniedError, MalformedError, OverloadedError
+from gateway.exchange.forwarding import OnwardChanges
 from gateway.exchange.labels import binding_duties, parsed_label
 from gateway.exchange.rewriting import Going, Rewriting
 from gateway.exchange.shelf import CHANGES, EXPIRED, Shelf, block_id
@@ -35,7 +39,7 @@ from gateway.exchange.sorting import PageWork
 from gateway.interchange import PageHead
 from gateway.keylife import DAY_SECONDS
 from gateway.mailbox import Mailbox
-from gateway.model import Restriction, int_member, text_member
+from gateway.model import ChangeKind, Restriction, int_member, text_member
 from gateway.node import Node
 from gateway.partners import ACTIVE, may_exchange
 from gateway.policy import Duty
@@ -81,6 +85,14 @@ class OpenDuty:
     state: str
     rows: int = 0
     until_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Onward:
+    """What a step does to the onward copy of a mirror: entries leave it, and rows of it lose their values."""
+
+    changes: OnwardChanges
+    going: Going
 
 
 # What binds whom: pure
@@ -185,6 +197,7 @@ class Duties:
         """Some blocks whose time is over, without their values; None when there are none."""
         going, named = Going(mirror), set[str]()
         due = self._due(tx, mirror)
+        onward = self._onward(tx, mirror, [row for row, _ in due])
         for row, days in due:
             with self._shelf.index(tx, _id(mirror)) as index:
                 live = index.live_rows(block_id(row))
@@ -195,7 +208,46 @@ class Duties:
             return None
         told: dict[str, object] = {"labels": len({row.label for row, _ in due}), "duties": sorted(named)}
         Rewriting(self._node, tx, self._shelf, going, leaves=EXPIRED).run(EventKind.ENTRIES_PURGED, told)
+        if onward is not None:
+            Rewriting(self._node, tx, self._shelf, onward.going, leaves=EXPIRED).run(EventKind.ENTRIES_PURGED, told)
+            onward.changes.write(())
         return Purged(going.held, sum(row.count for row, _ in due), len(due))
+
+    def _onward(self, tx: Transaction, mirror: HashSet, due: Sequence[BlockRow]) -> _Onward | None:
+        """What goes here leaves whoever had it from us, too, and its values go from the onward copy in every version.
+
+        It is asked before any block is put, and written after them.
+        """
+        copy = tx.sets.onward_copy(_id(mirror)) if due else None
+        if copy is None:
+            return None
+        held, newest = [], dict[int, int]()
+        for row, block in zip(due, self._shelf.get_all(tx, due, [EXISTENCE]), strict=True):
+            rows = decode(block, ["entry_id", "version"])
+            for entry, version in zip(rows.ints("entry_id").tolist(), rows.ints("version").tolist(), strict=True):
+                newest[entry] = max(version, newest.get(entry, 0))
+            with self._shelf.index(tx, _id(mirror)) as index:
+                held.append(rows.ints("entry_id")[index.live_rows(block_id(row))])
+        changes = OnwardChanges(self._node, self._shelf, tx, copy)
+        changes.touch(joined(held), withdrawn=integers([]))
+        return _Onward(changes, self._versions_of(tx, copy, newest))
+
+    def _versions_of(self, tx: Transaction, copy: HashSet, newest: Mapping[int, int]) -> Going:
+        """Every row of these entries in an onward copy, up to a version each; none of them is current any more."""
+        going, ids = Going(copy), integers(sorted(newest))
+        stored = [row for row in tx.blocks.of_set(_id(copy)) if row.kind == CHANGES]
+        for row, block in zip(stored, self._shelf.get_all(tx, stored, [EXISTENCE]), strict=True):
+            rows = decode(block, ["kind", "entry_id", "version"])
+            asserts = rows.ints("kind") == constant(ChangeKind.ASSERT, rows.n)
+            found = asserts & among(rows.ints("entry_id"), ids)
+            pairs = zip(rows.ints("entry_id").tolist(), rows.ints("version").tolist(), strict=True)
+            gone = found & flagged([version <= newest.get(entry, 0) for entry, version in pairs])
+            if gone.any():
+                with self._shelf.index(tx, _id(copy)) as index:
+                    live = index.live_rows(block_id(row)) & ~gone
+                number = block_id(row)
+                going.gone[number], going.live[number], going.stay[number] = gone, live, live | ~asserts
+        return going
 
     def _terms(self, tx: Transaction, mirror: HashSet) -> dict[int, int]:
         labels = tx.sets.labels(_id(mirror))
