@@ -162,7 +162,7 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.RECEIPT_STORED: frozenset(
         {"partner", "message_id", "manifest_digest", "origin", "leaf_index", "tree_size"}
     ),
-    EventKind.ROWS_REFUSED: frozenset({"set", "partner", "message_id", "format", "refused", "reasons"}),
+    EventKind.ROWS_REFUSED: frozenset({"set", "partner", "message_id", "format", "refused", "reasons", "policy"}),
     EventKind.MESSAGE_REFUSED: frozenset({*_MESSAGE, "payload_type", "error", "reason"}),
     EventKind.FEED_HEAD_ISSUED: frozenset({"partner", "set", "epoch", "seq", "view", "head_digest", "expires"}),
     EventKind.VIEW_CHANGED: frozenset({"partner", "set", "old_view", "new_view", "started", "stopped"}),

@@ -103,7 +103,11 @@ def policy_explain(
     shell: Shell,
     *,
     partner: Annotated[str, typer.Option(help="The partner, such as XB-NCVI.")],
-    set_name: Annotated[str, typer.Option("--set", help="The set.")],
+    set_name: Annotated[str, typer.Option("--set", help="The set; needed unless an entry is named.")] = "",
+    entry: Annotated[
+        str, typer.Option(help="Why one entry went or did not: SET/ and its id, a digest or our reference.")
+    ] = "",
+    case: Annotated[str, typer.Option(help="Kept for cases, which are not exchanged yet.")] = "",
     label: Annotated[int, typer.Option(help="A label of that set, by number; or else describe one:", min=0)] = 0,
     originator: Annotated[str, typer.Option(help="Who supplied it; by default the set's owner.")] = "",
     handling: Annotated[HandlingCode, typer.Option(help="H0 to H3.")] = HandlingCode.H2,
@@ -121,9 +125,19 @@ def policy_explain(
 ) -> None:
     """Say what policy decides for a partner and a label: outcome, rules, their law, one plain sentence.
 
-    With --label the label is one that the set has (this asks for the passphrase); without, it is described here.
+    With --label the label is one that the set has (this asks for the passphrase); without, it is described here. With
+    --entry it is said of one entry what policy decides, whether the partner holds it, and which pages brought it.
     """
     settings = shell.settings()
+    if case:
+        raise MalformedError("cases are not exchanged yet, so there is nothing to explain", place="--case")
+    if entry:
+        from gateway.cli.explaining import explain_entry  # noqa: PLC0415  it needs this module
+
+        explain_entry(shell, entry, partner, set_name)
+        return
+    if not set_name:
+        raise MalformedError("name a set, or an entry", remedy="--set SET or --entry SET/ENTRY")
     full = set_name if "/" in set_name else f"{settings.agency}/{set_name}"
     if label:
         judged = _stored(shell, full, label)

@@ -48,6 +48,7 @@ from gateway.exchange.comparing import Answers, Comparing, Comparison, check_cur
 from gateway.exchange.drafting import ServedSet
 from gateway.exchange.duties import Duties
 from gateway.exchange.epochs import Epochs
+from gateway.exchange.explaining import Storyteller
 from gateway.exchange.forwarding import Forwarding
 from gateway.exchange.labels import digest_key
 from gateway.exchange.ledger import Ledger
@@ -103,6 +104,7 @@ class Exchange:
         self.never_again = NeverAgain(node)
         self.ledger = Ledger(node, self.shelf, self.never_again)
         self.server = Server(node, self.shelf)
+        self.storyteller = Storyteller(node, self.shelf)
         self.mailbox = Mailbox(node)
         self.recovering = Recovering(node, self.shelf, self.never_again)
         self.epochs = Epochs(node, self.shelf)
@@ -216,7 +218,7 @@ class Exchange:
         question = Question.parse(opened.read_payload(MAX_QUESTION_BYTES))
         if question.set_name != set_name or opened.manifest.channel != set_name:
             raise MalformedError("the question is about another set")
-        with self.node.store.reading() as tx:
+        with self.server.refusals_on_record(partner, set_name), self.node.store.reading() as tx:
             served = self.server.visible(tx, set_name, card)
             check_cursor(served, question)
             answer = self._answers.sums(tx, served) if question.step == SUMS else b""

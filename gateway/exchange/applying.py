@@ -24,6 +24,7 @@ from gateway.columns.sketch import among
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError, MalformedError, StaleCursorError, VerificationError
 from gateway.exchange.changes import Held, Sums, supersede
+from gateway.exchange.decisions import RECEIVE, Decisions, Site, keepable
 from gateway.exchange.duties import Duties
 from gateway.exchange.forwarding import Forwarding
 from gateway.exchange.labels import digest_key, parsed_label, seal_digest_key, stored_label
@@ -36,8 +37,7 @@ from gateway.mailbox import Mailbox
 from gateway.model import ChangeKind, Label, Surface, require
 from gateway.node import Node
 from gateway.partners import ACTIVE, active_card, may_exchange
-from gateway.policy import Action, Decision, Effect, LabelInSet, PartnerRef, Reason
-from gateway.policy.duties import are_known
+from gateway.policy import Decision, LabelInSet, PartnerRef, PolicySet
 from gateway.receipts import Message, repeated, settle
 from gateway.restoring import accepted_epoch
 from gateway.store import Transaction
@@ -45,7 +45,6 @@ from gateway.store.tables import BlockRow, HashSet, LabelRow
 
 MAX_SETS_OF_A_HUB = 256  # a partner that invents sets without end fills no disk
 FORGOTTEN_VIEW = "00" * 32  # no table has this digest: its hub answers a cursor that names it with a reset
-UNKNOWN_DUTY = Decision(Effect.DENY, Reason.ENGINE_ERROR, Action.RECEIVE)
 CLOCK_SKEW_SECONDS = 300  # how far two agencies' clocks may stand apart
 
 
@@ -80,6 +79,7 @@ class Mirrors:
         self._mailbox = mailbox
         self._recovering = recovering
         self._duties = duties
+        self._decisions = Decisions(node)
         self._reviewed: dict[str, str] = {}  # set -> policy under which its rows were last judged
 
     def cursor_for(self, head: FeedHead) -> Cursor:
@@ -122,26 +122,31 @@ class Mirrors:
 
         Of what was refused no value is here that could be taken up, so the hub is asked for everything again.
         """
-        policy = self._node.policy.digest
-        if self._reviewed.get(name) == policy:
+        policies = self._node.policy
+        if self._reviewed.get(name) == policies.digest:
             return
         with self._node.store.reading() as tx:
             mirror = tx.sets.find(name)
             if mirror is None or not mirror.hub:
                 return
             assert mirror.id is not None
-            outdated = self._outdated(tx, mirror, mirror.id)
-        if outdated:
+            labels = tx.sets.labels(mirror.id)
+            shown = {row.number: row.obligations.split() for row in labels}
+            taken = _decide(policies, mirror.hub, name, {row.number: stored_label(row) for row in labels})
+            taken = keepable(taken, shown)
+            outdated = self._outdated(tx, mirror.id, taken)
+            site = Site(mirror.id, name, mirror.hub, RECEIVE, policies.digest)
+            answers = {row.number: (row.digest, taken[row.number]) for row in labels}
+            due = not self._decisions.are_on_record(tx, site, lambda: answers, taken)
+        if outdated or due:
             with self._node.store.transaction() as tx:
-                self._forget_view(tx, mirror)
-        self._reviewed[name] = policy
+                self._decisions.record(tx, site, answers)
+                if outdated:
+                    self._forget_view(tx, mirror)
+        self._reviewed[name] = policies.digest
 
-    def _outdated(self, tx: Transaction, mirror: HashSet, set_id: int) -> bool:
+    def _outdated(self, tx: Transaction, set_id: int, taken: Mapping[int, Decision]) -> bool:
         kinds = tx.blocks.kinds(set_id)
-        held = {row.number: LabelInSet(mirror.name, stored_label(row)) for row in tx.sets.labels(set_id)}
-        partner = PartnerRef(mirror.hub, mirror.hub[:2])
-        shown = {row.number: row.obligations.split() for row in tx.sets.labels(set_id)}
-        taken = _keepable(self._node.policy.receivable(partner, Surface.SEALED, held), shown)
         # What the never-again list keeps away was judged by nobody; what a duty has deleted was taken.
         judged = [(label, kind) for label, kind in kinds if label in taken and kind != BARRED]
         return any(taken[label].allowed != (kind in (CHANGES, EXPIRED)) for label, kind in judged)
@@ -195,9 +200,13 @@ class Mirrors:
             labels = {label.number: label for label in head.labels}
             parsed = {number: _parsed(head.set_name, label) for number, label in labels.items()}
             came = {number: label.obligations for number, label in labels.items()}
-            decisions = _keepable(self._decide(message.sender, head.set_name, parsed), came)
-            if self._reviewed.get(head.set_name) != self._node.policy.digest:
+            policies = self._node.policy
+            decisions = keepable(_decide(policies, message.sender, head.set_name, parsed), came)
+            if self._reviewed.get(head.set_name) != policies.digest:
                 self._reviewed.pop(head.set_name, None)  # judged under another policy than the rows before
+            assert mirror.id is not None
+            answers = {number: (bytes.fromhex(labels[number].digest), one) for number, one in decisions.items()}
+            self._decisions.record(tx, Site(mirror.id, head.set_name, head.hub, RECEIVE, policies.digest), answers)
             bars = self._never_again.bars(tx, _owner(head.set_name))
             key = digest_key(self._node, mirror)
             work = PageSorter(head, labels, decisions, key=key, bars=bars, salt=self._shelf.salt).sort(blocks)
@@ -276,10 +285,6 @@ class Mirrors:
         if page.end.seq > head.cursor.seq or not goes_on:
             raise MalformedError("the page ends outside its feed head")
 
-    def _decide(self, sender: str, set_name: str, labels: Mapping[int, Label]) -> dict[int, Decision]:
-        held = {number: LabelInSet(set_name, label) for number, label in labels.items()}
-        return self._node.policy.receivable(PartnerRef(sender, sender[:2]), Surface.SEALED, held)
-
     def _new_labels(
         self, tx: Transaction, mirror: HashSet, page: PageHead, labels: Mapping[int, Label]
     ) -> list[LabelRow]:
@@ -327,6 +332,7 @@ class Mirrors:
                 "message_id": message.message_id,
                 "refused": work.refused_rows,
                 "reasons": dict(work.reasons),
+                "policy": self._node.policy.digest,
             }
             events.append(
                 self._node.event(
@@ -448,6 +454,11 @@ def _comes_from_elsewhere(mirror: HashSet | None, head: FeedHead) -> bool:
     return mirror is not None and mirror.hub not in ("", head.hub) and head.cursor.view == EMPTY_VIEW.digest
 
 
+def _decide(policies: PolicySet, sender: str, set_name: str, labels: Mapping[int, Label]) -> dict[int, Decision]:
+    held = {number: LabelInSet(set_name, label) for number, label in labels.items()}
+    return policies.receivable(PartnerRef(sender, sender[:2]), Surface.SEALED, held)
+
+
 def _owner(set_name: str) -> str:
     """The agency whose set it is."""
     return set_name.split("/", maxsplit=1)[0]
@@ -465,11 +476,6 @@ def _parsed(set_name: str, label: PageLabel) -> Label:
     require(parsed.originator == owner, "page label: a set speaks of its owner's entries only")
     require(owner.split("-", maxsplit=1)[0] == parsed.jurisdiction, "page label: agency and jurisdiction differ")
     return parsed
-
-
-def _keepable(decisions: Mapping[int, Decision], duties: Mapping[int, Sequence[str]]) -> dict[int, Decision]:
-    """The decisions, but no label is taken that carries a duty which is not known here: nobody could keep it."""
-    return {n: one if are_known(duties[n]) else UNKNOWN_DUTY for n, one in decisions.items()}
 
 
 def _says_the_same(held: LabelRow, label: PageLabel, parsed: Label) -> bool:

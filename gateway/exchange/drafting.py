@@ -38,6 +38,7 @@ class ServedSet:
     view: View
     labels: Mapping[int, tuple[LabelRow, Label]]
     rights: Mapping[int, LabelRights]
+    policy: str = ""  # by its digest: who said what of this is shown
     recalled: bool = False  # it may see nothing any more, and holds what it was given: that is taken back
 
     @property

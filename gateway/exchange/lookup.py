@@ -79,7 +79,7 @@ class Lookup:
         """Every entry in any set here that carries one of these digests (lower or upper hex). Logged by count."""
         if len(digests) > MAX_LOOK_UP:
             raise MalformedError(f"more than {MAX_LOOK_UP} digests at once")
-        asked = _by_algorithm(digests)
+        asked = by_algorithm(digests)
         hits: list[Hit] = []
         with self._shelf.reading(self._node.store) as tx:
             for hash_set in filter(self._counts, tx.sets.all()):
@@ -176,7 +176,8 @@ def parse_entry(text: str) -> int:
     return value
 
 
-def _by_algorithm(digests: Sequence[str]) -> dict[str, list[tuple[int, bytes]]]:
+def by_algorithm(digests: Sequence[str]) -> dict[str, list[tuple[int, bytes]]]:
+    """Digests in hex by the algorithms that they may be of, each with its place in the question."""
     asked: dict[str, list[tuple[int, bytes]]] = {}
     for position, text in enumerate(digests):
         try:

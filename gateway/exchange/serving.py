@@ -11,7 +11,8 @@ packed and sealed (`bodies`). Whether a partner may be served is asked at each r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from io import BytesIO
@@ -23,6 +24,7 @@ from gateway.crypto.keys import SealingKey, new_message_id
 from gateway.errors import ConflictError, NotFoundError, OverloadedError, StaleCursorError
 from gateway.exchange.audience import Audiences
 from gateway.exchange.bodies import Bodies, Body, Place
+from gateway.exchange.decisions import SHARE, Answers, Decisions, Site
 from gateway.exchange.drafting import Draft, Drafter, ServedSet
 from gateway.exchange.duties import expect_acknowledgement
 from gateway.exchange.shelf import Shelf
@@ -39,9 +41,8 @@ from gateway.interchange import (
     View,
     dump_page,
 )
-from gateway.model import Surface
 from gateway.node import Node
-from gateway.partners import active, card_in, may_exchange, may_move
+from gateway.partners import ACTIVE, active, card_in, find, may_exchange, may_move
 from gateway.policy import PartnerRef
 from gateway.store import Transaction
 from gateway.store.tables import FeedHeadRow, Follower, HashSet, OutboxRow
@@ -103,6 +104,7 @@ class Server:
         self._node = node
         self._shelf = shelf
         self._audiences = Audiences(node)
+        self._decisions = Decisions(node)
         self._bodies = Bodies()
         self._drafter = Drafter(node.agency, shelf)
         self._carried: set[tuple[int, int]] = set()  # sets by id and epoch
@@ -113,6 +115,9 @@ class Server:
             own = [row for row in tx.sets.stored() if not row.hub]
             may = {row.name: may_exchange(self._node, tx, partner.agency, row.name) for row in own}
             found = [self._served(tx, row, partner, tested=may[row.name]) for row in own]
+            due = [one.hash_set.name for one in found if not self._is_on_record(tx, one)]
+        if due:
+            self._put_on_record(partner, due)
         return [one for one in found if one.visible]
 
     def head(self, partner: str, name: str, *, held: Container[str] = ()) -> SealedHead:
@@ -122,17 +127,21 @@ class Server:
             held: entity tags of heads that the partner says it holds, with all that they speak of.
         """
         # Most polls find nothing new: they only read, and take no lock from those who write.
-        with self._node.store.reading() as tx:
+        with self.refusals_on_record(partner, name), self._node.store.reading() as tx:
             card, served = self._admitted(tx, partner, name)
             _, issued = self._present(tx, served, card)
             noted = tx.sets.follower(served.id, partner)
+            due = not self._is_on_record(tx, served)
         if issued is not None:
+            if due:
+                self._put_on_record(card, [name])
             if issued.etag in held and issued.head.cursor != _noted(noted):
                 with self._node.store.transaction() as tx:
                     self._note_follower(tx, served, partner, issued.head.cursor)
             return issued
         with self._node.store.transaction() as tx:
             card, served = self._admitted(tx, partner, name)
+            self._record_decisions(tx, served)
             head, issued = self._present(tx, served, card)
             return issued or self._issue(tx, served, head, card)
 
@@ -143,7 +152,7 @@ class Server:
         """
         now = self._node.clock()
         # 1. Who asks, what it may see, and which page that makes. If another of its class has had that page, it leaves.
-        with self._node.store.transaction() as tx:
+        with self.refusals_on_record(partner, name), self._node.store.transaction() as tx:
             asked = self._asked(tx, partner, name, cursor)
             body = self._bodies.fresh_for(asked.place, partner, now)
             if body is not None:
@@ -188,7 +197,7 @@ class Server:
             place = self._asked(tx, partner, name, cursor).place
             return self._drafter.page(tx, served, cursor, place.until, min(place.room, room or place.room))
 
-        with self._node.store.reading() as tx:
+        with self.refusals_on_record(partner, name), self._node.store.reading() as tx:
             card, _ = self._admitted(tx, partner, name)
         return self.deliver(card, name, cursor, gather, kind=EventKind.PAGE_SENT)
 
@@ -300,6 +309,7 @@ class Server:
         served = asked.served
         if served.view.digest != body.head.target:
             raise ConflictError("policy has changed the view meanwhile", remedy="ask for the feed head again")
+        self._record_decisions(tx, served)
         page = _sealed_page(body, asked.card)
         for view in body.views:
             if view.digest != asked.given:
@@ -385,7 +395,45 @@ class Server:
             return ServedSet(hash_set, partner.agency, View({}), self._audiences.labels(tx, hash_set), {})
         sight = self._audiences.sight(tx, hash_set, PartnerRef(partner.agency, partner.jurisdiction))
         recalled = not sight.view.labels and _may_hold(tx.sets.follower(hash_set.id or 0, partner.agency))
-        return ServedSet(hash_set, partner.agency, sight.view, sight.labels, sight.rights, recalled)
+        policy = sight.policy.digest
+        return ServedSet(hash_set, partner.agency, sight.view, sight.labels, sight.rights, policy, recalled)
+
+    # Decision receipts
+
+    @contextmanager
+    def refusals_on_record(self, partner: str, name: str) -> Iterator[None]:
+        """Where a partner gets no answer because policy shows it nothing of a set, that is on record."""
+        try:
+            yield
+        except NotFoundError:
+            with self._node.store.reading() as tx:
+                row, hash_set = find(self._node, tx, partner), tx.sets.find_served(name)
+                if row is None or row.state != ACTIVE or hash_set is None:
+                    raise
+                card = card_in(row)
+                served = self._served(tx, hash_set, card, tested=may_move(self._node, row, name))
+                due = not self._is_on_record(tx, served)
+            if due:
+                self._put_on_record(card, [name])
+            raise
+
+    def _put_on_record(self, partner: IdentityCard, names: Iterable[str]) -> None:
+        """What policy says now of these sets is on record."""
+        with self._node.store.transaction() as tx:
+            for name in names:
+                found, tested = tx.sets.find_served(name), may_exchange(self._node, tx, partner.agency, name)
+                if found is not None:
+                    self._record_decisions(tx, self._served(tx, found, partner, tested=tested))
+
+    def _is_on_record(self, tx: Transaction, served: ServedSet) -> bool:
+        """Whether there is a receipt for all that policy says of a set to a partner."""
+        return not served.rights or self._decisions.are_on_record(
+            tx, _site(served), lambda: _answers(served), served.rights
+        )
+
+    def _record_decisions(self, tx: Transaction, served: ServedSet) -> None:
+        if not self._is_on_record(tx, served):
+            self._decisions.record(tx, _site(served), _answers(served))
 
     # The feed head
 
@@ -441,7 +489,7 @@ class Server:
         events = [self._head_event(head)]
         old_view = FeedHead.parse(before.content.encode()).cursor.view if before else NO_VIEW
         if old_view != head.cursor.view:
-            events = self._decisions(served, partner, old_view) + events
+            events.insert(0, self._view_event(served, old_view))
             if self._has_lost(tx, served, old_view):
                 tx.mail.end_pages(head.set_name, NARROWED, partner.agency)
         tx.log.append(events)
@@ -562,37 +610,24 @@ class Server:
             EventKind.FEED_HEAD_ISSUED, actor=self._node.agency, subject=head.partner, details=details
         )
 
-    def _decisions(self, served: ServedSet, partner: IdentityCard, old_view: str) -> list[Event]:
-        """Decision receipts for every label, kept whenever what a partner sees has changed."""
-        events = []
-        for number, right in sorted(served.rights.items()):
-            details: dict[str, object] = {
-                "partner": partner.agency,
-                "surface": str(Surface.SEALED),
-                "set": served.hash_set.name,
-                "action": "share",
-                "label": served.labels[number][0].digest.hex(),
-                "outcome": "allow" if right.groups else "deny",
-                "groups": sorted(right.groups),
-                "rules": sorted({*right.permits, *right.forbids}),
-                "obligations": [str(duty) for duty in right.obligations],
-                "policy": self._node.policy.digest,
-            }
-            events.append(
-                self._node.event(
-                    EventKind.SHARE_DECIDED, actor=self._node.agency, subject=partner.agency, details=details
-                )
-            )
+    def _view_event(self, served: ServedSet, old_view: str) -> Event:
         details = {
-            "partner": partner.agency,
+            "partner": served.partner,
             "set": served.hash_set.name,
             "old_view": old_view,
             "new_view": served.view.digest,
         }
-        changed = self._node.event(
-            EventKind.VIEW_CHANGED, actor=self._node.agency, subject=partner.agency, details=details
+        return self._node.event(
+            EventKind.VIEW_CHANGED, actor=self._node.agency, subject=served.partner, details=details
         )
-        return [*events, changed]
+
+
+def _site(served: ServedSet) -> Site:
+    return Site(served.id, served.hash_set.name, served.partner, SHARE, served.policy)
+
+
+def _answers(served: ServedSet) -> Answers:
+    return {number: (served.labels[number][0].digest, rights) for number, rights in served.rights.items()}
 
 
 def _may_hold(row: Follower | None) -> bool:

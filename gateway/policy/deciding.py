@@ -180,7 +180,8 @@ class PolicySet:
     def explain(self, request: ShareRequest) -> Explanation:
         """The decision on one request in one plain sentence, with its rules."""
         decision = self.decide(request)
-        return Explanation(request, decision, f"{_what(self, request, decision)}, {_because(decision)}.")
+        because = _because(decision)
+        return Explanation(request, decision, f"{_what(self, request, decision)}, {because}.", because)
 
     def _is_foreign(self, partner: PartnerRef, held: LabelInSet) -> bool:
         """Whether the entries belong to a third country.

@@ -240,8 +240,9 @@ class LabelRights:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision for people: one plain sentence, and the rules with their law."""
+    """A decision for people: one plain sentence, with the rules and their law; its reason alone is `because`."""
 
     request: ShareRequest
     decision: Decision
     sentence: str
+    because: str

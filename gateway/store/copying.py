@@ -7,7 +7,7 @@
 
 Rows come in batches of about `BATCH_BYTES`, whatever the size of the database. Left out is what is true at one place
 and for minutes only: access tokens, `jti` values that were seen, feed heads (made anew for the next poll), and the row
-that orders writers.
+that orders writers. Which decisions are on record is true of one log; a restored gateway begins another.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gateway.errors import ConflictError, MalformedError
 
 BATCH_BYTES = 1 << 20
 MAX_BATCH_ROWS = 4_096
-LEFT_OUT = frozenset({"access_token", "replay", "feed_head", "log_tail"})
+LEFT_OUT = frozenset({"access_token", "replay", "feed_head", "log_tail", "decision"})
 _SCHEMA = "alembic_version"
 _NARROW_BYTES = 64  # of the numbers in a row
 

@@ -1,13 +1,16 @@
-"""Policies as text, by their digest: every one that was ever in force."""
+"""Policies as text, by their digest, every one that was ever in force; and which decisions are on record."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, select
 
-from gateway.store.tables import PolicyText, columns
-from gateway.store.upserts import add_new
+from gateway.store.tables import DecisionRow, DecisionTable, PolicyText, columns
+from gateway.store.upserts import add_new, put
 
 POLICY_TEXT = columns(PolicyText)
+DECISION = columns(DecisionTable)
 
 
 class Policies:
@@ -35,3 +38,15 @@ class Policies:
         """Every policy that is kept, oldest first."""
         rows = self._connection.execute(select(POLICY_TEXT.digest).order_by(POLICY_TEXT.kept, POLICY_TEXT.digest))
         return [str(digest) for digest in rows.scalars()]
+
+    # Decisions on record
+
+    def decided(self, set_id: int, partner: str, surface: str, action: str) -> dict[int, DecisionRow]:
+        """The newest receipt on each label of a set, by the label's number."""
+        query = select(*DECISION).where(DECISION.set_id == set_id, DECISION.partner == partner)
+        rows = self._connection.execute(query.where(DECISION.surface == surface, DECISION.action == action))
+        return {row.label: DecisionRow(**row._mapping) for row in rows}
+
+    def put_decided(self, rows: Sequence[DecisionRow]) -> None:
+        """Keep which receipts are the newest."""
+        put(self._connection, DecisionTable, *(row.model_dump() for row in rows))

@@ -317,6 +317,24 @@ class PolicyText(SQLModel, table=True):
     kept: int = Field(sa_type=BigInteger)
 
 
+class DecisionRow(SQLModel):
+    """The newest decision receipt on a label of a set: its leaf, and a mark (a MAC) of what it says."""
+
+    set_id: int = Field(primary_key=True)
+    partner: str = Field(primary_key=True)
+    surface: str = Field(primary_key=True)
+    action: str = Field(primary_key=True)
+    label: int = Field(primary_key=True)
+    mark: bytes
+    leaf: int = Field(sa_type=BigInteger)
+
+
+class DecisionTable(DecisionRow, table=True):
+    """Where it is kept which decisions are on record."""
+
+    __tablename__ = "decision"
+
+
 class InboxRow(SQLModel, table=True):
     """Every message ever accepted, with the receipt that a repetition gets again."""
 
