@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from factory import FakeClock, befriend, card_of, drafts, enrol, make_node, make_set, reopened
+from chain import chain, sync_down
+from factory import FakeClock, befriend, card_of, drafts, enrol, make_node, make_set, reopened, sha256
 from gateway import audit
 from gateway.cli import app
 from gateway.errors import AuditBrokenError, NotFoundError
@@ -214,6 +215,24 @@ def test_every_receipt_of_a_history_decides_again_as_it_says(tmp_path: Path, see
                     decided += 1
     assert decided > 20
     assert decided > every / 2
+
+
+def test_what_is_passed_on_has_receipts_that_decide_again_with_the_duties_that_came(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    network = chain(tmp_path, clock, 3, page_changes=64)
+    listed = [*drafts(5), *drafts(5, first=5, restrictions=(Restriction.ORIGINATOR_CONTROL,))]
+    make_set(network.members["XA-NCVI"], "identified", listed, onward=("XB", "XC"))
+    for _ in range(2):
+        sync_down(network)
+    middle = network.members["XB-NCVI"]
+    assert {one["set"] for one in receipts(middle, "XC-NCVI")} == {SET}
+    assert all(one.same for one in again(middle))
+    [given] = middle.storyteller.explain(f"{SET}/{sha256('made-up 1').hex()}", "XC-NCVI")
+    assert (given.allowed, given.holds) == (True, True)
+    [kept] = middle.storyteller.explain(sha256("made-up 7").hex(), "XC-NCVI")
+    assert (kept.allowed, kept.holds, kept.sent) == (False, False, ())
+    assert "keeps it here" in kept.sentence or "forbidden" in kept.sentence
 
 
 async def test_a_receipt_that_policy_does_not_say_is_noticed(network: Network, xa: Exchange) -> None:

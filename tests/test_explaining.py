@@ -159,7 +159,9 @@ async def test_what_came_from_a_hub_is_told_as_taken_or_refused(network: Network
     entry = told(xa, digest("doubtful")).entry
     story = told(xb, f"{SET}/{entry}", "XA-NCVI")
     assert "was refused when it came, because no rule permits it" in story.sentence
-    assert "does not go to XC-NCVI" in told(xb, digest("good"), "XC-NCVI").sentence
+    story = told(xb, digest("good"), "XC-NCVI")
+    assert (story.allowed, story.holds) == (False, False)
+    assert "XC-NCVI does not receive entry" in story.sentence
 
 
 def test_an_entry_is_named_by_id_digest_or_reference_with_or_without_its_set(xa: Exchange) -> None:

@@ -15,6 +15,7 @@ from gateway.columns.rows import EXISTENCE, Octets, Rows, Text, grouped, registe
 from gateway.errors import MalformedError, NotFoundError
 from gateway.exchange.changes import Held, held_rows
 from gateway.exchange.decisions import RECEIVE, SHARE
+from gateway.exchange.forwarding import narrowed
 from gateway.exchange.labels import stored_label
 from gateway.exchange.lookup import by_algorithm, format_entry, parse_entry
 from gateway.exchange.shelf import BARRED, CHANGES, EXPIRED, REFUSED, Shelf, block_id
@@ -154,9 +155,20 @@ class Storyteller:
 
     def _story(self, tx: Transaction, hash_set: HashSet, held: Held, partner: str) -> Story:
         label = next(row for row in tx.sets.labels(hash_set.id or 0) if row.number == held.block.label)
+        if hash_set.hub and hash_set.hub != partner:
+            return self._passed_on(tx, hash_set, held, label, partner)
         if hash_set.hub:
-            return self._taken(tx, hash_set, held, label, partner)
+            return self._taken(tx, hash_set, held, label)
         return self._given(tx, hash_set, held, label, partner)
+
+    def _passed_on(self, tx: Transaction, mirror: HashSet, held: Held, label: LabelRow, partner: str) -> Story:
+        """A partner's entry towards another partner: as its onward copy is served, where it is in one."""
+        copy = tx.sets.onward_copy(mirror.id or 0)
+        copied = [] if copy is None else held_rows(tx, self._shelf, copy.id or 0, held.rows.ints("entry_id"))
+        if copy is None or not copied:
+            return self._given(tx, mirror, held, label, partner)
+        row = next(one for one in tx.sets.labels(copy.id or 0) if one.number == copied[0].block.label)
+        return self._given(tx, copy, copied[0], row, partner)
 
     # What we give
 
@@ -166,7 +178,13 @@ class Storyteller:
         policies, judged = self._node.policy, LabelInSet(hash_set.name, stored_label(label))
         who = PartnerRef(partner, partner[:2])
         told = policies.explain(ShareRequest(who, Action.SHARE_EXISTENCE, Surface.SEALED, judged))
-        rights = policies.table(who, Surface.SEALED, {0: judged})[0]
+        rights, because = policies.table(who, Surface.SEALED, {0: judged})[0], told.because
+        if hash_set.hub or hash_set.relays:
+            rights = narrowed(judged.label, label, rights, who)
+            if told.decision.allowed and not rights.groups:
+                because = (
+                    "because it came without leave to go there, or under a duty or a restriction that keeps it here"
+                )
         withheld = [
             f"{group.replace('_', ' ')} ({', '.join(refusal.rule_ids) or 'no rule'})"
             for group in ENTRY_GROUPS
@@ -178,13 +196,13 @@ class Storyteller:
         holds = holds and follower is not None and follower.epoch == hash_set.epoch and seq <= follower.seq
         sent = tuple(self._pages(tx, hash_set, partner, label.number, seq))
         kept = tx.policies.decided(set_id, partner, str(Surface.SEALED), SHARE).get(label.number)
-        barred = "" if told.decision.allowed else told.because
+        barred = "" if rights.groups else because
         fate = barred or self._barred(tx, hash_set, partner) or _standing(hash_set, follower, seq)
         verb = _verb(allowed=bool(rights.groups), holds=holds, sent=bool(sent))
         leaves = f" (leaf {', '.join(map(str, sent))})" if sent else ""
         entry = format_entry(int(held.rows.ints("entry_id")[0]))
         parts = [f"{partner} {verb} entry {entry} of {hash_set.name}{leaves}"]
-        parts.append(told.because if holds and rights.groups else fate or told.because)
+        parts.append(because if holds and rights.groups else fate or because)
         if rights.groups and withheld:
             parts.append(f"without {', '.join(withheld)}")
         return Story(
@@ -235,32 +253,27 @@ class Storyteller:
 
     # What we take
 
-    def _taken(self, tx: Transaction, hash_set: HashSet, held: Held, label: LabelRow, partner: str) -> Story:
-        """An entry of a partner's set: whether it is taken from its hub; it goes to nobody from here."""
+    def _taken(self, tx: Transaction, hash_set: HashSet, held: Held, label: LabelRow) -> Story:
+        """An entry of a partner's set: whether it is taken from that partner."""
         policies, judged = self._node.policy, LabelInSet(hash_set.name, stored_label(label))
         hub = PartnerRef(hash_set.hub, hash_set.hub[:2])
         told = policies.explain(ShareRequest(hub, Action.RECEIVE, Surface.SEALED, judged))
         entry = format_entry(int(held.rows.ints("entry_id")[0]))
         here = AWAY.get(held.block.kind, "is held here")
-        sentence = f"Entry {entry} of {hash_set.name}, from {hash_set.hub}, {here}, {told.because}."
-        if partner != hash_set.hub:
-            sentence = (
-                f"Entry {entry} of {hash_set.name} does not go to {partner}, because only its owner serves a set."
-            )
         kept = tx.policies.decided(hash_set.id or 0, hash_set.hub, str(Surface.SEALED), RECEIVE).get(label.number)
         return Story(
             set_name=hash_set.name,
             entry=entry,
-            partner=partner,
+            partner=hash_set.hub,
             listed=held.block.kind == CHANGES,
-            allowed=told.decision.allowed and partner == hash_set.hub,
-            holds=partner == hash_set.hub,
+            allowed=told.decision.allowed,
+            holds=True,
             stands=hash_set.seq,
             seq=int(held.rows.ints("seq")[0]),
             sent=(),
             receipt=None if kept is None else kept.leaf,
             rules=told.decision.rule_ids,
-            sentence=sentence,
+            sentence=f"Entry {entry} of {hash_set.name}, from {hash_set.hub}, {here}, {told.because}.",
         )
 
 
