@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from gateway.adapters import (
     columnar,
     digest_list,
     gateway_csv,
+    jsonrows,
     read_batches,
     read_hashes,
     rows,
@@ -68,6 +70,11 @@ def read_sample(format_name: str, name: str) -> tuple[list[EntryDraft], AdapterR
 
 def media_list(*records: object, context: str = US, name: str = "@odata.context") -> bytes:
     return json.dumps({name: context, "value": list(records)}).encode()
+
+
+def stix_bundle(md5: str) -> bytes:
+    one = {"type": "file", "spec_version": "2.1", "id": f"file--{UUID(int=1)}", "hashes": {"MD5": md5}}
+    return json.dumps({"type": "bundle", "objects": [one]}).encode()
 
 
 def record(**members: object) -> dict[str, object]:
@@ -721,12 +728,12 @@ def test_members_around_the_list_are_dropped_and_counted() -> None:
 def test_a_record_without_end_refuses_the_file() -> None:
     head = media_list(record(A="x")).partition(b'"x"')[0]
     with pytest.raises(TooLargeError) as caught:
-        read("vics", head + b'"' + b"A" * (vics.MAX_RECORD_CHARS + rows.CHUNK_BYTES))
+        read("vics", head + b'"' + b"A" * (jsonrows.MAX_RECORD_CHARS + rows.CHUNK_BYTES))
     assert caught.value.place == "record 1, line 1"
 
 
 def test_a_fat_record_within_the_bound_passes() -> None:
-    assert read_record(Miniature="A" * (vics.MAX_RECORD_CHARS // 2)).digests
+    assert read_record(Miniature="A" * (jsonrows.MAX_RECORD_CHARS // 2)).digests
 
 
 # CSV: the file
@@ -844,6 +851,7 @@ def test_utf16_is_named_and_a_byte_order_mark_is_taken_off(format_name: str) -> 
         "icse_csv": f"{ICSE_HEADER}\n{hex_of('md5', 1)};;;1;;;;\n".encode(),
         "gateway_csv": own_csv(md5=hex_of("md5", 1)),
         "digest_list": hex_of("md5", 1).encode(),
+        "stix": stix_bundle(hex_of("md5", 1)),
     }[format_name]
     drafts, _ = read(format_name, b"\xef\xbb\xbf" + whole)
     assert len(drafts) == 1

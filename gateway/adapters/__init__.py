@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import BinaryIO
 
-from gateway.adapters import digest_list, gateway_csv, icse_csv, vics
+from gateway.adapters import digest_list, gateway_csv, icse_csv, stix, vics
 from gateway.adapters.rows import UTF8_BOM, ReadOptions
 from gateway.columns.drafts import DraftBatch
 from gateway.errors import MalformedError
@@ -39,12 +39,14 @@ READERS: dict[str, Reader] = {
     "digest_list": digest_list.read,
     "gateway_csv": gateway_csv.read,
     "icse_csv": icse_csv.read,
+    "stix": stix.read,
     "vics": vics.read,
 }
 
 _VICS_CONTEXT = re.compile(
     r'\{\s*"(?:@odata\.context|odata\.metadata)"\s*:\s*"[^"]*/ProjectVic/DataModels/[^"]*#Media"'
 )
+_STIX_BUNDLE = re.compile(r'\{\s*"type"\s*:\s*"bundle"')
 # 64 bare digits may be a SHA-256 or a PDQ, so they say nothing; with a name after them a checksum tool wrote them.
 _BARE_DIGEST = re.compile(r"(?:[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{128})")
 _NAMED_DIGEST = re.compile(r"\\?(?:[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}|[0-9A-Fa-f]{128}) [ *].+")
@@ -88,6 +90,8 @@ def sniff(head: bytes) -> str | None:
     text = head[:SNIFF_BYTES].removeprefix(UTF8_BOM).decode("utf-8", "replace")
     if _VICS_CONTEXT.match(text.lstrip()):
         return "vics"
+    if _STIX_BUNDLE.match(text.lstrip()):
+        return "stix"
     lines = (line.strip() for line in text.split("\n"))
     first = next((line for line in lines if line and not line.startswith("#")), "")
     if _BARE_DIGEST.fullmatch(first) or _NAMED_DIGEST.fullmatch(first):

@@ -17,39 +17,30 @@ Rules:
 - A record that names a member twice is refused: which one counts would be a guess.
 - In the report `line` is the number of the record in the list, from 1. Faults of the file name record and line.
 
-Numbers never become floats. The window holds one chunk and at most one record: strict `json` from the standard library
-reads one record at a time out of it. (A streaming parser was tried: yajl turns a lone surrogate into `?`, and 6 kB of
-opening brackets made its item builder take 91 MB.)
-
 Worked example: `{"@odata.context": "http://github.com/VICSDATAMODEL/ProjectVic/DataModels/2.0.xml/US/$metadata#Media",
 "value": [{"MediaID": 7, "Category": 0, "MD5": "88653FC1…5C70"}]}` is one draft: source_ref "7", category "vics-us:0".
 """
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
 from collections.abc import Iterator
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from gateway.adapters.fields import DIGEST_READERS, VICTIM_STATUS_BY_FLAG, read_flag, read_moment, read_text
+from gateway.adapters.jsonrows import Doubled, Window, records
 from gateway.adapters.rows import (
     NO_DIGEST,
     WHOLE_ROW,
     ReadOptions,
     drop_named,
     in_chunks,
-    read_chunk,
     refusal,
-    text_start,
 )
 from gateway.columns.drafts import DraftBatch
-from gateway.errors import MalformedError, TooLargeError
+from gateway.errors import MalformedError
 from gateway.model import AdapterReport, EntryDraft
 
-# A record may carry a picture's thumbnail, which is dropped, but has to be read over.
-MAX_RECORD_CHARS = 4 * 1024 * 1024
 CONTEXT_2 = "@odata.context"
 CONTEXT_1 = "odata.metadata"
 RECORDS = "value"
@@ -75,10 +66,7 @@ _MEDIA_2 = re.compile(
 )
 _MEDIA_1 = re.compile(r"https?://github\.com/ICMEC/ProjectVic/DataModels/(1\.[123])\.xml#Media")
 _CATEGORY_NUMBER = re.compile(r"[0-9]{1,9}")  # more digits are a mistake, not a category
-_SPACE = re.compile(r"[ \t\n\r]*")
 _SPELLING = str.maketrans("", "", " -_")
-_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # where a byte that is not UTF-8 stood
-_AFTER_VALUE = frozenset(",:]} \t\n\r")
 _DIGEST_READERS = {member: (name, DIGEST_READERS[name]) for member, name in DIGEST_MEMBERS.items()}
 
 
@@ -88,9 +76,9 @@ def read(source: BinaryIO, report: AdapterReport, options: ReadOptions) -> Itera
 
 
 def _drafts(source: BinaryIO, report: AdapterReport, options: ReadOptions) -> Iterator[EntryDraft]:
-    window = _Window(source)
+    window = Window(source)
     scheme = _read_head(window, report, options)
-    for record in _records(window):
+    for record in records(window):
         report.read += 1
         try:
             if window.has_bad_byte():
@@ -107,7 +95,7 @@ def _drafts(source: BinaryIO, report: AdapterReport, options: ReadOptions) -> It
 # The file: head, records, end
 
 
-def _read_head(window: _Window, report: AdapterReport, options: ReadOptions) -> str:
+def _read_head(window: Window, report: AdapterReport, options: ReadOptions) -> str:
     """The category scheme; the window then stands inside the list of records."""
     scheme = ""
     window.expect("{")
@@ -126,7 +114,7 @@ def _read_head(window: _Window, report: AdapterReport, options: ReadOptions) -> 
     return scheme
 
 
-def _scheme(name: str, context: object, options: ReadOptions, window: _Window) -> str:
+def _scheme(name: str, context: object, options: ReadOptions, window: Window) -> str:
     pattern = _MEDIA_2 if name == CONTEXT_2 else _MEDIA_1
     found = pattern.fullmatch(context) if isinstance(context, str) else None
     if not found:
@@ -137,18 +125,7 @@ def _scheme(name: str, context: object, options: ReadOptions, window: _Window) -
     return f"vics-{word}" if own else options.category_scheme or f"vics-{word}"
 
 
-def _records(window: _Window) -> Iterator[object]:
-    if window.peek() == "]":
-        window.expect("]")
-        return
-    while True:
-        window.record += 1
-        yield window.value()
-        if window.expect(",]") == "]":
-            return
-
-
-def _read_end(window: _Window, report: AdapterReport) -> None:
+def _read_end(window: Window, report: AdapterReport) -> None:
     while window.expect(",}") == ",":
         name = window.member_name()
         if name in (RECORDS, CONTEXT_1, CONTEXT_2):
@@ -165,7 +142,7 @@ def _read_end(window: _Window, report: AdapterReport) -> None:
 def _draft(record: object, scheme: str, report: AdapterReport) -> EntryDraft:
     if not isinstance(record, dict):
         raise refusal(WHOLE_ROW, "is not an object")
-    if type(record) is _Doubled:
+    if type(record) is Doubled:
         raise refusal(WHOLE_ROW, "names a member twice")
     digests = _digests(record, report)
     get = record.get
@@ -206,7 +183,7 @@ def _add_alternatives(digests: dict[str, bytes], alternatives: object, report: A
     if not isinstance(alternatives, list):
         raise refusal("AlternativeHashes", "is not a list")
     for alternative in alternatives:
-        if not isinstance(alternative, dict) or type(alternative) is _Doubled:
+        if not isinstance(alternative, dict) or type(alternative) is Doubled:
             raise refusal("AlternativeHashes", "has an item that is not an object of single members")
         name = _stated(alternative.get("HashName"), "HashName")
         algorithm = ALTERNATIVE_HASHES.get(name.casefold().translate(_SPELLING))
@@ -267,124 +244,3 @@ def _seen(value: object, report: AdapterReport) -> int:
     if text and not seconds:
         report.drop("DateUpdated")
     return seconds
-
-
-# JSON, a window at a time
-
-
-class _Doubled(dict[str, object]):
-    """An object in which a name stands twice."""
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    return members if len(members) == len(pairs) else _Doubled(members)
-
-
-def _no_constant(_word: str) -> NoReturn:
-    # RFC 8259 section 6: no NaN, no Infinity.
-    raise ValueError
-
-
-def _fraction(_digits: str) -> object:
-    # No member that is carried may be one, so what it was is of no interest: it is neither a whole number nor text.
-    return _FRACTION
-
-
-_FRACTION = object()
-_decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=_fraction, parse_constant=_no_constant).raw_decode
-
-
-class _Window:
-    """The stretch of JSON text at hand. It moves forward only, and grows only until the value at hand is whole."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self.record = 0  # number of the record at hand, 0 before the first
-        self._source = source
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._text = self._decoder.decode(text_start(read_chunk(source)))
-        self._suspect = _has_surrogate(self._text)
-        self._start = self._end = 0  # of the value read last; reading goes on at the end
-        self._lines_before = 0
-        self._is_last = False
-
-    def value(self) -> object:
-        """The JSON value that stands next."""
-        while True:
-            found = _SPACE.match(self._text, self._end)
-            self._start = found.end() if found else self._end
-            try:
-                value, end = _decode(self._text, self._start)
-            except json.JSONDecodeError as error:
-                # Cut off or broken? As long as there is more to come it may be cut off.
-                if not self._grow():
-                    raise self.fault("the JSON is broken", error.pos) from error
-            except RecursionError as error:
-                raise self.fault("the JSON is nested too deep") from error
-            except ValueError as error:
-                raise self.fault("a number is not one of JSON's, or too long") from error
-            else:
-                # "1.5" cut after the dot decodes as 1: a value is whole once it is seen to have ended.
-                if self._text[end : end + 1] in _AFTER_VALUE or not self._grow():
-                    self._end = end
-                    return value
-
-    def member_name(self) -> str:
-        """The name that stands next, and the colon after it."""
-        name = self.value()
-        if not isinstance(name, str):
-            raise self.fault("the JSON is broken")
-        self.expect(":")
-        return name
-
-    def expect(self, characters: str) -> str:
-        """Step over the next character, which must be one of these."""
-        found = self._text[self._end : self._end + 1]
-        if not found or found not in characters:
-            found = self.peek()
-            if not found or found not in characters:
-                raise self.fault("the JSON is broken", self._end)
-        self._end += 1
-        return found
-
-    def peek(self) -> str:
-        """The next character that is not space, "" at the end of the file."""
-        while True:
-            found = _SPACE.match(self._text, self._end)
-            self._end = found.end() if found else self._end
-            if self._end < len(self._text):
-                return self._text[self._end]
-            if not self._grow():
-                return ""
-
-    def has_bad_byte(self) -> bool:
-        """Whether a byte that is not UTF-8 stood in the value read last."""
-        return self._suspect and _ESCAPED_BYTE.search(self._text, self._start, self._end) is not None
-
-    def fault(self, message: str, at: int | None = None) -> MalformedError:
-        """The error that refuses the file, naming the place."""
-        line = self._lines_before + self._text.count("\n", 0, self._start if at is None else at) + 1
-        return MalformedError(message, place=f"record {self.record}, line {line}" if self.record else f"line {line}")
-
-    def _grow(self) -> bool:
-        """Take in one chunk more and let go of what was read; False at the end of the file."""
-        if self._is_last:
-            return False
-        if len(self._text) - self._end > MAX_RECORD_CHARS:
-            fault = self.fault(f"the JSON is broken, or a record is longer than {MAX_RECORD_CHARS} characters")
-            raise TooLargeError(fault.message, place=fault.place)
-        chunk = read_chunk(self._source)
-        self._is_last = not chunk
-        self._lines_before += self._text.count("\n", 0, self._end)
-        self._text = self._text[self._end :] + self._decoder.decode(chunk, final=self._is_last)
-        self._suspect = _has_surrogate(self._text)
-        self._start = self._end = 0
-        return True
-
-
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
