@@ -88,9 +88,11 @@ def active(node: Node, tx: Transaction, partner: str) -> PartnerRow:
 def policy_is_in_force(tx: Transaction, node: Node) -> bool:
     """Whether this process decides by the policy that the administrators activated: not by one from before, nor by the
     one that another takes the place of since the day began."""
-    if tx.people.meta(POLICY_META) not in (None, node.policy.digest):
+    told = tx.people.metas(POLICY_META, WAITING_META)  # asked at every request, so at once
+    if told.get(POLICY_META) not in (None, node.policy.digest):
         return False
-    return not (tx.people.meta(WAITING_META) or "9999")[:10] <= node.today.isoformat()
+    day = told.get(WAITING_META, "")[:10]
+    return not day or day > node.today.isoformat()
 
 
 def record_policy(

@@ -11,7 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from factory import CHEAP, PASSPHRASE, FakeClock, SeededRandom, card_of, drafts, enrol, events, make_node, make_set
+from factory import (
+    CHEAP,
+    PASSPHRASE,
+    FakeClock,
+    SeededRandom,
+    card_of,
+    database_to_found,
+    drafts,
+    enrol,
+    events,
+    make_node,
+    make_set,
+)
 from gateway import activation, policyfolder, standing
 from gateway.approvals import Change
 from gateway.audit import EventKind
@@ -41,7 +53,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def home(tmp_path: Path, clock: FakeClock) -> Path:
     """A founded data folder with two administrators."""
-    settings = Settings(folder=tmp_path / "xa", agency="XA-NCVI", jurisdiction="XA")
+    settings = Settings(folder=tmp_path / "xa", agency="XA-NCVI", jurisdiction="XA", **database_to_found())
     found(settings, PASSPHRASE, name="Unit of XA", clock=clock, random=SeededRandom("XA"), cost=CHEAP)
     node = opened(settings.folder, clock)
     for key in (ONE, TWO):
@@ -262,20 +274,20 @@ async def test_every_running_node_takes_the_new_policy_up_and_what_may_not_be_he
     await network.schedule("XA-NCVI").tick()
     await network.sync("XA-NCVI", "XB-NCVI").push(SET)
     assert len(held_entries(xb, SET)) == 5
-    # 1. Two sign on the command line, in processes of their own.
+    # 1. Two sign on the command line, in processes of their own, while two nodes run over one database.
+    second = Exchange(opened(home, clock))
     changed = draft(home)
     (changed / AGREEMENT).unlink()
     (changed / "XA" / "examples.toml").unlink()
     clock.advance(10)
     desk = opened(home, clock)
     signed(desk, activate_policy(desk, changed))
-    # 2. Whoever runs shares nothing under the old one, takes up the new one when it wakes, and takes back at once.
-    second = Exchange(opened(home, clock))
+    # 2. Neither shares anything under the old one; each takes up the new one when it wakes, and takes back at once.
     for running in (xa, second):
-        if running is xa:
-            with pytest.raises(OverloadedError, match="being changed"):
-                running.head_for("XB-NCVI", SET)
+        with pytest.raises(OverloadedError, match="being changed"):
+            running.head_for("XB-NCVI", SET)
     assert await network.schedule("XA-NCVI").tick() == 1
+    assert activation.keep_in_step(second.node)
     assert xa.node.policy.digest == desk.policy.digest == second.node.policy.digest
     assert held_entries(xb, SET) == {}
 

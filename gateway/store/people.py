@@ -36,6 +36,7 @@ EVERYTHING = "*"  # the scope of a pause of the whole gateway
 
 # Made once: every request asks these.
 _META = select(META.value).where(META.key == bindparam("key"))
+_METAS = select(META.key, META.value).where(META.key.in_(bindparam("keys", expanding=True)))
 _FIND = select(*PARTNER).where(PARTNER.agency == bindparam("agency"))
 _PAUSED = select(sql.count()).select_from(PauseRow).where(PAUSE.scope.in_(bindparam("scopes", expanding=True)))
 
@@ -61,6 +62,10 @@ class People:
         """A single value of this database."""
         found = self._connection.execute(_META, {"key": key}).scalar()
         return None if found is None else str(found)
+
+    def metas(self, *keys: str) -> dict[str, str]:
+        """Those of several single values that are there, in one question."""
+        return {str(key): str(value) for key, value in self._connection.execute(_METAS, {"keys": list(keys)})}
 
     def set_meta(self, key: str, value: str) -> None:
         """Write a single value of this database."""
