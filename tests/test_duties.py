@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chain import agreement, chain, contents, set_rules, sync_down
+from chain import agreement, chain, contents, set_rules, sync_down, sync_up
 from factory import FakeClock, SeededRandom, befriend, drafts, events, make_node, make_set, reopened
 from gateway import audit, standing
 from gateway.alarms import AlarmKind, sweep
@@ -656,6 +656,26 @@ def test_the_originator_is_told_once_for_each_page_and_label(
     assert {(one["set"], one["what"], one["holder"]) for one in told} == {(SET, "taken", "XB-NCVI")}
     schedule(network)
     assert len(mail_of(xa, "originator_notified")) == 2
+
+
+def test_who_sends_entries_on_tells_the_originator_and_so_does_who_gets_them(tmp_path: Path, clock: FakeClock) -> None:
+    """XC is no partner of XA's: what it has to say goes to XB, from whom it has the entries."""
+    network = chain(tmp_path, clock, 3)
+    xa, xb, xc = network.members.values()
+    set_rules(xa, "XB", agreement("XA", "XB", obligation="notify_originator"))
+    make_set(xa, "identified", drafts(3), onward=("XB", "XC"))
+    for _ in range(2):
+        sync_down(network)
+        sync_up(network)
+    assert len(contents(xc, SET)) == 3
+    told = [(one["entries"], one["what"], one["holder"]) for one in mail_of(xa, "originator_notified")]
+    assert told == [(3, "taken", "XB-NCVI"), (3, "forwarded", "XC-NCVI")]
+    told = [(one["entries"], one["what"], one["holder"]) for one in mail_of(xb, "originator_notified")]
+    assert told == [(3, "taken", "XC-NCVI")]
+    # Which label it is about, its originator knows by the digest that it gave it.
+    with xa.node.store.reading() as tx:
+        [label] = tx.sets.labels(tx.sets.get(SET).id or 0)
+    assert {one["label"] for one in mail_of(xa, "originator_notified")} == {label.digest.hex()}
 
 
 def test_of_what_we_refuse_nobody_is_told_that_we_have_it(

@@ -103,13 +103,13 @@ class Exchange:
         self.shelf = Shelf(node.keystore.master_key, node.random)
         self.never_again = NeverAgain(node)
         self.ledger = Ledger(node, self.shelf, self.never_again)
-        self.server = Server(node, self.shelf)
-        self.storyteller = Storyteller(node, self.shelf)
         self.mailbox = Mailbox(node)
+        self.duties = Duties(node, self.shelf, self.mailbox)
+        self.server = Server(node, self.shelf, self.duties)
+        self.storyteller = Storyteller(node, self.shelf)
         self.recovering = Recovering(node, self.shelf, self.never_again)
         self.epochs = Epochs(node, self.shelf)
         self.forwarding = Forwarding(node, self.shelf)
-        self.duties = Duties(node, self.shelf, self.mailbox)
         self.mirrors = Mirrors(
             node, self.shelf, self.mailbox, self.recovering, self.never_again, self.forwarding, self.duties
         )

@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
@@ -54,6 +54,7 @@ class Body:
         octets: the sealed body; header ‖ octets is an age file.
         page_digest: SHA-256 of the page before it was sealed, hex.
         made: when, Unix seconds.
+        entries: how many it brings, by label.
         headers: by partner, each with the entity tag of the whole.
     """
 
@@ -64,6 +65,7 @@ class Body:
     octets: bytes
     page_digest: str
     made: int
+    entries: Mapping[int, int]
     headers: dict[str, tuple[bytes, str]] = field(default_factory=dict)
 
     def header_for(self, partner: str, keys: Sequence[SealingKey]) -> tuple[bytes, str]:

@@ -71,6 +71,31 @@ class Purged:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What an originator is told: how many entries under a label (its digest in hex) an agency holds since.
+
+    `what`: TAKEN or FORWARDED.
+    """
+
+    set_name: str
+    label: str
+    entries: int
+    what: str
+    holder: str
+
+    @property
+    def body(self) -> dict[str, object]:
+        """As the body of a message."""
+        return {
+            "set": self.set_name,
+            "label": self.label,
+            "entries": self.entries,
+            "what": self.what,
+            "holder": self.holder,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class OpenDuty:
     """One duty that is to be kept some day, here or by a partner.
 
@@ -99,7 +124,10 @@ class _Onward:
 
 
 def is_on_hold(label: LabelRow) -> bool:
-    """Whether entries under a label must stay although their time is over: whatever keeps them back is asked here."""
+    """Whether entries under a label must stay although their time is over. All that keeps them back is asked here.
+
+    Holds that name entries (`holding`) need no asking: they keep copies of their own.
+    """
     return Restriction.LEGAL_HOLD in parsed_label(label.attributes).restrictions
 
 
@@ -113,16 +141,6 @@ def acknowledgement_due(page: PageHead, now: int) -> int | None:
     """When a page that leaves now is to be acknowledged, by the strictest of its labels; None where no label asks."""
     days = [found for label in page.labels if (found := days_of(label.obligations, Duty.ACKNOWLEDGE_WITHIN_DAYS))]
     return now + min(days) * DAY_SECONDS if days else None
-
-
-def expect_acknowledgement(tx: Transaction, now: int, set_id: int, partner: str, page: PageHead) -> None:
-    """The hub's part, in the transaction in which a page leaves: what a partner has to acknowledge is outstanding."""
-    due = acknowledgement_due(page, now)
-    if due is not None:
-        end = page.end
-        tx.duties.expect(
-            Acknowledgement(set_id=set_id, partner=partner, epoch=end.epoch, until_seq=end.seq, due=due, sent=now)
-        )
 
 
 class Duties:
@@ -292,45 +310,41 @@ class Duties:
             self._mailbox.post(tx, page.hub, ACKNOWLEDGED, {**body, "entries": count})
         for label in page.labels:
             if label.number in kept and asks_for(duties[label.number], Duty.NOTIFY_ORIGINATOR):
-                self.notify(
-                    tx,
-                    page.set_name,
-                    page.hub,
-                    label_digest=label.digest,
-                    entries=kept[label.number],
-                    what=TAKEN,
-                    holder=self._node.agency,
-                )
+                told = Told(page.set_name, label.digest, kept[label.number], TAKEN, self._node.agency)
+                self.notify(tx, page.hub, told)
 
-    def notify(
-        self,
-        tx: Transaction,
-        set_name: str,
-        hub: str,
-        *,
-        label_digest: str,
-        entries: int,
-        what: str,
-        holder: str,
+    def page_left(
+        self, tx: Transaction, hash_set: HashSet, partner: str, page: PageHead, entries: Mapping[int, int]
     ) -> None:
-        """Tell the originator of entries under a label who holds them now.
-
-        It is told itself where it is a partner with whom this set may be spoken of, else the hub that they came from.
+        """The server's part, in the transaction in which a page leaves: what the partner has to acknowledge is
+        outstanding, and the originators of what is sent on are told.
 
         Args:
-            what: TAKEN or FORWARDED; `holder`: the agency that has the entries since.
+            entries: in the page, by label.
         """
-        originator = set_name.split("/", maxsplit=1)[0]
+        now, end = self._node.clock(), page.end
+        due = acknowledgement_due(page, now)
+        if due is not None:
+            row = Acknowledgement(
+                set_id=_id(hash_set), partner=partner, epoch=end.epoch, until_seq=end.seq, due=due, sent=now
+            )
+            tx.duties.expect(row)
+        if hash_set.relays:
+            hub = tx.sets.by_id(hash_set.relays).hub
+            for label in page.labels:
+                if label.number in entries and asks_for(label.obligations, Duty.NOTIFY_ORIGINATOR):
+                    told = Told(hash_set.name, label.digest, entries[label.number], FORWARDED, partner)
+                    self.notify(tx, hub, told)
+
+    def notify(self, tx: Transaction, hub: str, told: Told) -> None:
+        """Tell the originator of entries who holds them now.
+
+        It is told itself where it is a partner with whom this set may be spoken of, else the hub that they came from.
+        """
+        originator = told.set_name.split("/", maxsplit=1)[0]
         row = tx.people.find_partner(originator)
-        known = row is not None and row.state == ACTIVE and may_exchange(self._node, tx, originator, set_name)
-        body: dict[str, object] = {
-            "set": set_name,
-            "entries": entries,
-            "label": label_digest,
-            "what": what,
-            "holder": holder,
-        }
-        self._mailbox.post(tx, originator if known else hub, NOTIFIED, body)
+        known = row is not None and row.state == ACTIVE and may_exchange(self._node, tx, originator, told.set_name)
+        self._mailbox.post(tx, originator if known else hub, NOTIFIED, told.body)
 
     def _hear_acknowledgement(self, tx: Transaction, partner: str, body: dict[str, object]) -> None:
         """A partner has taken in what it was sent."""

@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 from io import BytesIO
 
 from gateway.audit import MAX_RECEIPT_BYTES, Event, EventKind
+from gateway.columns.block import REMOVALS
 from gateway.crypto import envelope
 from gateway.crypto.canonical import parse_canonical
 from gateway.crypto.keys import SealingKey, new_message_id
@@ -26,7 +27,7 @@ from gateway.exchange.audience import Audiences
 from gateway.exchange.bodies import Bodies, Body, Place
 from gateway.exchange.decisions import SHARE, Answers, Decisions, Site
 from gateway.exchange.drafting import Draft, Drafter, ServedSet
-from gateway.exchange.duties import expect_acknowledgement
+from gateway.exchange.duties import Duties
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import (
     EMPTY_VIEW,
@@ -100,9 +101,10 @@ Gather = Callable[[Transaction, ServedSet], tuple[Draft | None, list[View]]]
 class Server:
     """Serves this agency's own sets, and the onward copies of partners' sets."""
 
-    def __init__(self, node: Node, shelf: Shelf) -> None:
+    def __init__(self, node: Node, shelf: Shelf, duties: Duties) -> None:
         self._node = node
         self._shelf = shelf
+        self._duties = duties
         self._audiences = Audiences(node)
         self._decisions = Decisions(node)
         self._bodies = Bodies()
@@ -320,7 +322,7 @@ class Server:
         self._note_follower(tx, served, served.partner, cursor, begins=begins)
         if kind is EventKind.PAGE_SENT:
             tx.mail.queue(self._outbox_row(asked.card, page))
-        expect_acknowledgement(tx, self._node.clock(), served.id, served.partner, page.head)
+        self._duties.page_left(tx, served.hash_set, served.partner, page.head, body.entries)
         tx.log.append([self._page_event(kind, page, body, served)])
         return page
 
@@ -577,7 +579,7 @@ class Server:
         raw.seek(0)
         sealed = envelope.seal(manifest, raw, octets, self._node.keystore.signing_key, self._node.random)
         page_digest = hashlib.sha256(raw.getbuffer()).hexdigest()
-        return Body(place, head, views, sealed, octets.getvalue(), page_digest, self._node.clock())
+        return Body(place, head, views, sealed, octets.getvalue(), page_digest, self._node.clock(), _entries(draft))
 
     def _page_event(self, kind: EventKind, page: SealedPage, body: Body, served: ServedSet) -> Event:
         head, partner = page.head, served.partner
@@ -643,6 +645,15 @@ def _noted(row: Follower | None) -> Cursor | None:
 def _issued_cursor(content: str) -> Cursor:
     """Where a stored feed head says that the set stands; the same head is met at every page."""
     return FeedHead.parse(content.encode()).cursor
+
+
+def _entries(draft: Draft) -> dict[int, int]:
+    """How many entries a page brings, by label."""
+    found: dict[int, int] = {}
+    for block in draft.blocks:
+        if block.header.label != REMOVALS:
+            found[block.header.label] = found.get(block.header.label, 0) + block.header.count
+    return found
 
 
 def _sealed_page(body: Body, partner: IdentityCard) -> SealedPage:
