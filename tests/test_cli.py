@@ -219,6 +219,7 @@ def test_two_gateways_push_prove_and_pull(desk: Path) -> None:
         kept = {(one["side"], one["set"], one["duty"], one["state"]) for one in duties}
         assert ("here", "XA-NCVI/found", "retain_days(365)", "outstanding") in kept
         assert "the page up to change 300" in gateway("--home", "xb", "duties", "list").stdout
+        assert ", retain_days(365)" in gateway("--home", "xb", "set", "show", "XA-NCVI/found").stdout
         purged = json_of("--home", "xb", "set", "purge", "XA-NCVI/found")
         assert purged == {"set": "XA-NCVI/found", "entries": 0, "rows": 0, "blocks": 0}
         assert "nothing is due" in gateway("--home", "xb", "set", "purge", "XA-NCVI/found").stdout

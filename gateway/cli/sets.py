@@ -106,7 +106,12 @@ def set_show(shell: Shell, name: SetName) -> None:
         row = tx.sets.get(full_name(node, name))
         counts = _counts(tx, row)
         labels: list[dict[str, object]] = [
-            {"number": one.number, "entries": counts.get(one.number, 0), **stored_label(one).to_json()}
+            {
+                "number": one.number,
+                "entries": counts.get(one.number, 0),
+                "duties": one.obligations.split(),
+                **stored_label(one).to_json(),
+            }
             for one in tx.sets.labels(_id(row))
         ]
         followers: list[dict[str, object]] = [
@@ -380,8 +385,8 @@ def _id(row: HashSet) -> int:
 def _label_words(label: dict[str, object]) -> str:
     names = ("originator", "handling", "category", "victim_status", "evaluation")
     words = [text_member(label, name) for name in names]
-    restrictions = label["restrictions"]
-    return ", ".join([*words, *(restrictions if isinstance(restrictions, list) else [])])
+    lists = [label[name] for name in ("restrictions", "duties")]
+    return ", ".join([*words, *(word for one in lists if isinstance(one, list) for word in one)])
 
 
 def _read_lines(path: Path) -> list[str]:

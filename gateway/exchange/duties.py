@@ -52,6 +52,7 @@ PURGED_BLOCKS = 128  # … and so many: their digests fit one event
 HOUSE_SECONDS = 5  # a minute, while the schedule keeps house
 HOUSE_STEPS = 16  # … and no more than these: a clock may stand
 LOOK_SECONDS = 3_600  # duties count days
+MAX_LISTED = 1_000  # messages to one partner that are looked through: more wait only where nothing gets through
 ACKNOWLEDGED, NOTIFIED = "entries_acknowledged", "originator_notified"  # kinds of mail
 TAKEN, FORWARDED = "taken", "forwarded"  # what an originator is told of
 HERE, THERE = "here", "partner"  # who has to keep a duty
@@ -202,17 +203,20 @@ class Duties:
 
     def _steps(self, set_id: int) -> Iterator[Purged]:
         """One transaction after the other, until nothing is due."""
-        while True:
+        while self._is_due(set_id):
             with self._node.store.transaction() as tx:
                 some = self._purge_some(tx, tx.sets.by_id(set_id))
                 # A crash before the commit leaves everything as it was, and the next time finds it due.
-            if some is None:
-                self._looked[set_id] = self._node.clock() + LOOK_SECONDS
-                return
             yield some
+        self._looked[set_id] = self._node.clock() + LOOK_SECONDS
 
-    def _purge_some(self, tx: Transaction, mirror: HashSet) -> Purged | None:
-        """Some blocks whose time is over, without their values; None when there are none."""
+    def _is_due(self, set_id: int) -> bool:
+        """Whether anything of a mirror is due: mostly nothing is, and then nobody who writes is kept waiting."""
+        with self._node.store.reading() as tx:
+            return bool(self._due(tx, tx.sets.by_id(set_id)))
+
+    def _purge_some(self, tx: Transaction, mirror: HashSet) -> Purged:
+        """Some blocks whose time is over lose their values; nothing when another was quicker."""
         going, named = Going(mirror), set[str]()
         due = self._due(tx, mirror)
         onward = self._onward(tx, mirror, [row for row, _ in due])
@@ -223,7 +227,7 @@ class Duties:
             going.stay[block_id(row)] = live & ~live
             named.add(f"{Duty.RETAIN_DAYS}({days})")
         if not due:
-            return None
+            return Purged()
         told: dict[str, object] = {"labels": len({row.label for row, _ in due}), "duties": sorted(named)}
         Rewriting(self._node, tx, self._shelf, going, leaves=EXPIRED).run(EventKind.ENTRIES_PURGED, told)
         if onward is not None:
@@ -387,12 +391,13 @@ class Duties:
                 continue
             bound = binding_duties(self._node, mirror, tx.sets.labels(_id(mirror))).values()
             days = days_of((text for texts in bound for text in texts), Duty.ACKNOWLEDGE_WITHIN_DAYS)
-            for mail in tx.mail.sent_mail(mirror.hub) if days is not None else ():
-                if mail.kind != ACKNOWLEDGED or mail.delivered:
-                    continue
+            if days is None:
+                continue
+            waiting = tx.mail.outgoing(mirror.hub, tx.mail.undelivered(mirror.hub), MAX_LISTED)
+            for mail in waiting:
                 body = self._mailbox.read(mail)
-                if body["set"] == mirror.name:
-                    due = mail.created + (days or 0) * DAY_SECONDS
+                if mail.kind == ACKNOWLEDGED and body["set"] == mirror.name:
+                    due = mail.created + days * DAY_SECONDS
                     duty, seq = f"{Duty.ACKNOWLEDGE_WITHIN_DAYS}({days})", int_member(body, "until_seq")
                     yield OpenDuty(HERE, mirror.hub, mirror.name, duty, due, self._state(due), until_seq=seq)
 
