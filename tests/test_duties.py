@@ -17,14 +17,18 @@ from gateway.alarms import AlarmKind, sweep
 from gateway.audit import EventKind
 from gateway.columns import digest
 from gateway.columns.block import decode
+from gateway.crypto.keys import SigningKey
 from gateway.errors import DeniedError, OverloadedError
 from gateway.exchange import Exchange
 from gateway.exchange.changes import CONTENT_PARTS, Sums
 from gateway.exchange.contents import kept_items
 from gateway.exchange.duties import ON_HOLD, OUTSTANDING, OVERDUE, PURGED_BLOCKS, OpenDuty, Purged
+from gateway.exchange.erasing import erase
 from gateway.exchange.labels import digest_key
-from gateway.exchange.shelf import BARE, CHANGES, EXPIRED, REFUSED, block_id
+from gateway.exchange.shelf import BARE, BARRED, CHANGES, EXPIRED, REFUSED, block_id
 from gateway.interchange import START, LabelView
+from gateway.keyadmin import approvals, bootstrap_administrator
+from gateway.keystore import PersonalKey
 from gateway.model import EntryDraft, FieldGroup, HandlingCode, Restriction
 from gateway.node import own_log
 from gateway.store.tables import BlockRow
@@ -337,6 +341,26 @@ def test_joined_blocks_put_no_day_off(network: Network, xa: Exchange, xb: Exchan
     clock.now = began + 11 * DAY
     xb.duties.purge(SET)
     assert held_entries(xb, SET) == {}
+
+
+def test_erasing_one_entry_changes_nothing_about_the_day_of_the_others(
+    network: Network, xa: Exchange, xb: Exchange, clock: FakeClock
+) -> None:
+    take(xa, drafts(4))
+    sync(network)
+    clock.advance(5 * DAY)
+    key = PersonalKey("one", SigningKey.generate(SeededRandom("one")))
+    bootstrap_administrator(xb.node, key.name, key.signing_key.public)
+    desk = approvals(xb.node)
+    order = desk.propose(*erase(xb.node, [drafts(1)[0].digests["sha256"].hex()], "order 7"), by="one")
+    assert desk.sign(order, key).state == "done"
+    clock.advance(5 * DAY - 1)
+    assert xb.duties.purge(SET) == Purged()
+    clock.advance(1)
+    assert xb.duties.purge(SET).entries == 3
+    assert kinds_of(xb) == {BARRED: 1, EXPIRED: 3}
+    assert sync(network) == "equal"
+    assert_sound(xb)
 
 
 def test_under_legal_hold_nothing_is_deleted(network: Network, xa: Exchange, xb: Exchange, clock: FakeClock) -> None:
