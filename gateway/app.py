@@ -29,6 +29,7 @@ from gateway.callers import Callers
 from gateway.config import Settings
 from gateway.doors.entrance import Entrance
 from gateway.doors.guards import RunningServer, ServerLimits, run_server
+from gateway.doors.hashsharing import HashSharingDoor
 from gateway.doors.keys import KeysDoor
 from gateway.doors.log import LogDoor
 from gateway.doors.native import NativeDoor
@@ -54,6 +55,7 @@ def build_app(exchange: Exchange, *, meters: Meters | None = None) -> web.Applic
     app.add_routes(NativeDoor(exchange, entrance).routes())
     app.add_routes(KeysDoor(exchange, entrance).routes())
     app.add_routes(LogDoor(node, entrance).routes())
+    app.add_routes(HashSharingDoor(exchange, entrance).routes())
     app.add_routes(OpsDoor(node, meters).routes())
     return app
 

@@ -70,6 +70,8 @@ class EventKind(StrEnum):
     ENTRIES_WITHDRAWN = "entries_withdrawn"
     PAGE_SENT = "page_sent"
     PAGE_SERVED = "page_served"
+    SURFACE_PAGE_SERVED = "surface_page_served"
+    OPINION_RECEIVED = "opinion_received"
     PAGE_APPLIED = "page_applied"
     PUSH_RECEIVED = "push_received"
     RECEIPT_STORED = "receipt_stored"
@@ -147,6 +149,12 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.ONWARD_COPIED: frozenset({"set", "epoch", "from_seq", "until_seq", "changes", "blocks"}),
     EventKind.PAGE_SENT: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),
     EventKind.PAGE_SERVED: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),
+    EventKind.SURFACE_PAGE_SERVED: frozenset(
+        {"partner", "surface", "sets", "after", "until", "start", "entries", "deleted", "page_digest", "policy"}
+    ),
+    EventKind.OPINION_RECEIVED: frozenset(
+        {"partner", "surface", "set", "entry", "version", "algorithm", "verdict", "reasons"}
+    ),
     EventKind.PAGE_APPLIED: frozenset({*_MESSAGE, "refused", "blocks", *_PAGE}),
     EventKind.SET_COMPARED: frozenset(
         {"set", "partner", "labels", "differing", "only_here", "only_there"}

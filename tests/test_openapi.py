@@ -68,14 +68,18 @@ def test_routes_and_methods_of_the_application_are_those_of_the_contract(xa: Exc
 async def test_exactly_the_operations_without_security_are_open_to_all(xa: Exchange) -> None:
     async with serving(xa), aiohttp.ClientSession() as session:
         for method, path, operation in operations():
-            url = xa.node.settings.public_url + path.format(agency="XA-NCVI", name="found")
+            named = {"agency": "XA-NCVI", "name": "found", "member": "1", "entry": "1-0", "type": "MD5"}
+            url = xa.node.settings.public_url + path.format(**named)
             async with session.request(method, url) as answer:
                 assert ("DPoP" in (await answer.text())) is False
                 open_to_all = operation.get("security") == []
                 assert (answer.status == 401) is not open_to_all, (method, path)
                 if not open_to_all:
                     assert "401" in operation["responses"]
-                    assert {"$ref": "#/components/parameters/Proof"} in operation["parameters"]
+                    proved = {"$ref": "#/components/parameters/Proof"} in operation.get("parameters", [])
+                    scheme = answer.headers["WWW-Authenticate"].partition(" ")[0]
+                    expected = [{"secret": []}] if scheme == "Basic" else None
+                    assert (operation.get("security"), proved) == (expected, scheme == "DPoP")
 
 
 async def test_answers_are_those_of_the_contract(xa: Exchange, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ ROOMS = {
     "look-up": "sets",
     "where": "sets",
     "hold": "holding",
+    "opinion": "opinions",
     "push": "syncing",
     "pull": "syncing",
     "sync": "syncing",

@@ -57,6 +57,7 @@ from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.recovering import Recovering
 from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
 from gateway.exchange.shelf import Shelf
+from gateway.exchange.windows import Windows
 from gateway.interchange import (
     HEAD_TYPE,
     MAIL_TYPE,
@@ -103,6 +104,7 @@ class Exchange:
         self.shelf = Shelf(node.keystore.master_key, node.random)
         self.never_again = NeverAgain(node)
         self.ledger = Ledger(node, self.shelf, self.never_again)
+        self.windows = Windows(node, self.shelf)
         self.mailbox = Mailbox(node)
         self.duties = Duties(node, self.shelf, self.mailbox)
         self.server = Server(node, self.shelf, self.duties)

@@ -29,6 +29,7 @@ from gateway.store.tables import HashSet, LabelRow
 
 MAX_KEPT_RIGHTS = 1_024  # of one partner in one set each: 100 partners in ten sets; most are the same few objects
 Labels = Mapping[int, tuple[LabelRow, Label]]
+Rights = Mapping[int, LabelRights]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +38,7 @@ class Sight:
 
     labels: Labels
     policy: PolicySet
-    rights: Mapping[int, LabelRights]
+    rights: Rights
     view: View
 
 
@@ -57,24 +58,26 @@ class Audiences:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._standings: dict[int, _Standing] = {}
-        self._sights: OrderedDict[tuple[int, PartnerRef], Sight] = OrderedDict()
+        self._sights: OrderedDict[tuple[int, PartnerRef, Surface], Sight] = OrderedDict()
         self._guard = Lock()
 
     def labels(self, tx: Transaction, hash_set: HashSet) -> Labels:
         """The labels of an own set by number, each row with what it says."""
         return self._standing(tx, hash_set).labels
 
-    def sight(self, tx: Transaction, hash_set: HashSet, partner: PartnerRef) -> Sight:
-        """What policy lets a partner see of an own set now."""
+    def sight(
+        self, tx: Transaction, hash_set: HashSet, partner: PartnerRef, surface: Surface = Surface.SEALED
+    ) -> Sight:
+        """What policy lets a partner see of an own set now, on the way that `surface` names."""
         labels, policy = self.labels(tx, hash_set), self._node.policy
-        place = (_id(hash_set), partner)
+        place = (_id(hash_set), partner, surface)
         with self._guard:
             kept = self._sights.get(place)
             if kept is not None and kept.labels is labels and kept.policy is policy:
                 self._sights.move_to_end(place)
                 return kept
         held = {number: LabelInSet(hash_set.name, label) for number, (_, label) in labels.items()}
-        rights = policy.table(partner, Surface.SEALED, held)
+        rights = policy.table(partner, surface, held)
         if hash_set.relays:
             rights = {n: narrowed(labels[n][1], labels[n][0], right, partner) for n, right in rights.items()}
         shown = {
@@ -92,7 +95,9 @@ class Audiences:
 
     def _one_of_its_class(self, set_id: int, view: View) -> View:
         """The view that another partner has already, where it is the same: thousands of labels are kept once."""
-        same = (kept.view for (of, _), kept in self._sights.items() if of == set_id and kept.view.digest == view.digest)
+        same = (
+            kept.view for (of, *_), kept in self._sights.items() if of == set_id and kept.view.digest == view.digest
+        )
         return next(same, view)
 
     def key(self, tx: Transaction, hash_set: HashSet) -> bytes:

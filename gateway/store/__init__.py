@@ -36,18 +36,20 @@ from gateway.store.keys import Keys
 from gateway.store.log import Log, LogSigner
 from gateway.store.mail import Mail
 from gateway.store.neveragain import NeverAgain
+from gateway.store.opinions import Opinions
 from gateway.store.people import People
 from gateway.store.policies import Policies
 from gateway.store.schedule import Schedule
 from gateway.store.secrets import Secrets
 from gateway.store.sets import Sets
+from gateway.store.shown import Shown
 from gateway.store.sqlite import SQLite
 from gateway.store.tokens import Tokens
 from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
 
-NEWEST_REVISION = "0009"  # of migrations/versions; a test holds both together
+NEWEST_REVISION = "0012"  # of migrations/versions; a test holds both together
 BUSY_TIMEOUT_MS = 60_000  # an import batch of another process holds the lock for a few seconds at most
 POOL_CONNECTIONS = 8
 
@@ -103,6 +105,8 @@ class Transaction:
     holds: Holds
     policies: Policies
     duties: Duties
+    shown: Shown
+    opinions: Opinions
 
 
 class Store:
@@ -263,6 +267,8 @@ class Store:
             holds=Holds(connection),
             policies=Policies(connection),
             duties=Duties(connection),
+            shown=Shown(connection),
+            opinions=Opinions(connection),
         )
 
 

@@ -238,6 +238,41 @@ class Acknowledgement(SQLModel, table=True):
     sent: int = Field(sa_type=BigInteger)
 
 
+class ShownSet(SQLModel, table=True):
+    """What the stock clients of a partner were shown of an own set at one surface (`exchange.spans`).
+
+    `seq`: where the set stood when they last asked; `judged`: the highest label that was judged then; `view`: the
+    digest of what policy let them see; `spans`: canonical JSON, since when each label was shown and until when.
+    """
+
+    __tablename__ = "shown_set"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    partner: str = Field(primary_key=True)
+    surface: str = Field(primary_key=True)
+    seq: int = Field(sa_type=BigInteger)
+    judged: int = Field(sa_type=BigInteger)
+    view: str
+    spans: str
+
+
+class OpinionRow(SQLModel, table=True):
+    """What a partner thinks of one digest of an entry of ours, its latest word.
+
+    No digest is kept here: the entry has it, so that an opinion never outlives what was erased. `version`: of the entry
+    when the word was given; `verdict`: affirmative or negative; `reasons`: their GUIDs, separated by spaces.
+    """
+
+    __tablename__ = "opinion"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    entry_id: int = Field(primary_key=True, sa_type=WIDE)
+    algorithm: str = Field(primary_key=True)
+    partner: str = Field(primary_key=True)
+    verdict: str
+    reasons: str
+    version: int = Field(sa_type=BigInteger)
+    at: int = Field(sa_type=BigInteger)
+
+
 class FeedHeadRow(SQLModel, table=True):
     """The feed head last issued to a partner: its content and the sealed bytes that a poll answers with."""
 
