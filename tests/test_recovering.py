@@ -124,6 +124,20 @@ def test_a_restore_costs_the_difference_and_not_a_copy(world: World) -> None:
     assert report.changes < 100  # what came back has new places; the other 190 entries never travelled
 
 
+def test_what_a_partner_had_to_delete_stays_deleted_when_its_hub_goes_on_from_a_backup(world: World) -> None:
+    """XB may hold nothing longer than three days: it gives back nothing of that, and gets nothing of it again."""
+    policies, path = world[NEAR].node.policies, "XB/agreement-xa.cedar"
+    text = policies.texts[path].replace('"acknowledge_within_days(1)"', '"retain_days(3)"')
+    policies.texts, policies._loaded = {**policies.texts, path: text}, None
+    world.restore()
+    assert world[NEAR].duties.purge(NAME).entries == 200
+    world.sync()
+    assert world[NEAR].mirrors.cursor(NAME).epoch == 2
+    assert world[NEAR].mirrors.equality(NAME) == "equal"
+    assert listed(world[NEAR]) == {}
+    assert len(listed(world[AWAY])) == 200
+
+
 def test_work_goes_on_while_partners_come_one_after_the_other(world: World) -> None:
     world.go_on()
     world.sync(NEAR)  # the other one is away, and missed all of it
