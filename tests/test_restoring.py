@@ -851,22 +851,23 @@ def test_receipts_of_the_new_log_verify_and_those_of_the_old_one_still_do(drill:
 def test_mail_goes_on_although_numbers_were_lost(drill: Drill) -> None:
     """The partner holds a message that the restored hub does not remember; its number is not given again."""
     drill.keys()
-    assert drill[NEAR].mailbox.last_received(HUB) == 2
+    before = drill[NEAR].mailbox.last_received(HUB)
+    assert before > 1
     drill.mail(NEAR, HUB)  # asks for what follows a number that the hub never gave
     assert drill[HUB].mailbox.write(NEAR, "note", {"text": "after the restore"}) == GAP + 1
     drill.mail(NEAR, HUB)
     drill[HUB].mailbox.write(NEAR, "note", {"text": "and another"})
     drill.mail(HUB, NEAR)
     with drill[NEAR].node.store.reading() as tx:
-        assert [row.number for row in tx.mail.incoming(HUB)] == [GAP + 2, GAP + 1, 2, 1]
-    drill[NEAR].mailbox.write(HUB, "note", {"text": "glad to hear it"})
+        assert [row.number for row in tx.mail.incoming(HUB)] == [GAP + 2, GAP + 1, *range(before, 0, -1)]
+    number = drill[NEAR].mailbox.write(HUB, "note", {"text": "glad to hear it"})
     drill.mail(NEAR, HUB)
-    assert drill[HUB].mailbox.last_received(NEAR) == 1
+    assert drill[HUB].mailbox.last_received(NEAR) == number
 
 
 def test_a_gap_in_the_mailbox_is_refused_unless_the_log_began_anew(drill: Drill) -> None:
     assert drill[HUB].mailbox.write(NEAR, "note", {"text": "from a log that nobody has heard of"}) == GAP + 1
-    waiting = drill[HUB].mailbox.waiting(NEAR)
+    waiting = drill[HUB].mailbox.waiting(NEAR, GAP)
     sealed = drill[HUB].mailbox.seal(drill[HUB].card_of(NEAR), waiting)
     with pytest.raises(ConflictError, match="missing"):
         drill[NEAR].take_mail(HUB, sealed.body)
