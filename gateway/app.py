@@ -35,6 +35,7 @@ from gateway.doors.log import LogDoor
 from gateway.doors.native import NativeDoor
 from gateway.doors.oauth import OAuthDoor
 from gateway.doors.ops import LOOPBACK_HOSTS, Meters, OpsDoor, check_ready
+from gateway.doors.taxii import TaxiiDoor
 from gateway.errors import ConfigError
 from gateway.exchange import Exchange
 
@@ -56,6 +57,7 @@ def build_app(exchange: Exchange, *, meters: Meters | None = None) -> web.Applic
     app.add_routes(KeysDoor(exchange, entrance).routes())
     app.add_routes(LogDoor(node, entrance).routes())
     app.add_routes(HashSharingDoor(exchange, entrance).routes())
+    app.add_routes(TaxiiDoor(exchange, entrance).routes())
     app.add_routes(OpsDoor(node, meters).routes())
     return app
 

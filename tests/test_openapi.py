@@ -68,7 +68,8 @@ def test_routes_and_methods_of_the_application_are_those_of_the_contract(xa: Exc
 async def test_exactly_the_operations_without_security_are_open_to_all(xa: Exchange) -> None:
     async with serving(xa), aiohttp.ClientSession() as session:
         for method, path, operation in operations():
-            named = {"agency": "XA-NCVI", "name": "found", "member": "1", "entry": "1-0", "type": "MD5"}
+            taxii = {"collection": "0", "object": "0", "status": "0"}
+            named = {"agency": "XA-NCVI", "name": "found", "member": "1", "entry": "1-0", "type": "MD5", **taxii}
             url = xa.node.settings.public_url + path.format(**named)
             async with session.request(method, url) as answer:
                 assert ("DPoP" in (await answer.text())) is False

@@ -65,12 +65,11 @@ def full() -> dict[str, Any]:
 
 
 def gone() -> dict[str, Any]:
-    [raw] = IndicatorWriter(SET, CREATED).revoked(["0001-00000000002a"], [4], [CREATED + 9])
-    return dict(json.loads(raw))
+    return dict(json.loads(IndicatorWriter(SET, CREATED).revoked("0001-00000000002a", 4, CREATED + 9)))
 
 
 def common() -> list[dict[str, Any]]:
-    return [json.loads(raw) for raw in IndicatorWriter(SET, CREATED).common("XA")]
+    return [json.loads(raw) for _, _, raw in IndicatorWriter(SET, CREATED).common("XA")]
 
 
 def read(*objects: object) -> tuple[list[EntryDraft], AdapterReport]:

@@ -51,10 +51,10 @@ class IndicatorWriter:
         self._owner = agency_id(set_name.partition("/")[0])
         self._created = stix_time(created * 1000)
 
-    def common(self, jurisdiction: str) -> list[bytes]:
-        """The objects to which the indicators refer."""
+    def common(self, jurisdiction: str) -> list[tuple[str, str, bytes]]:
+        """The objects to which the indicators refer, each behind its id and version."""
         found = common_objects(self._set.partition("/")[0], jurisdiction, self._created)
-        return [_json(one).encode() for one in found]
+        return [(str(one["id"]), str(one.get("modified", one["created"])), _json(one).encode()) for one in found]
 
     def id(self, entry: str) -> str:
         """The id of an entry's indicator."""
@@ -93,30 +93,27 @@ class IndicatorWriter:
             found.append(text.encode())
         return found
 
-    def revoked(self, entries: Sequence[str], versions: Sequence[int], at: Sequence[int]) -> list[bytes]:
-        """The indicators of entries that are gone."""
-        found = []
-        for entry, version, second in zip(entries, versions, at, strict=True):
-            moment = stix_time(second * 1000 + version % 1000)
-            members: dict[str, object] = {
-                "type": "indicator",
-                "spec_version": "2.1",
-                "id": self.id(entry),
-                "created_by_ref": self._owner,
-                "created": self._created,
-                "modified": moment,
-                "revoked": True,
-                "name": f"{self._set} {entry}",
-                "description": GONE,
-                "indicator_types": ["unknown"],
-                "pattern": NOTHING,
-                "pattern_type": "stix",
-                "pattern_version": "2.1",
-                "valid_from": moment,
-                "object_marking_refs": markings_of(HandlingCode.H2),  # of what is gone no label is told
-            }
-            found.append(_json(members).encode())
-        return found
+    def revoked(self, entry: str, version: int, at: int) -> bytes:
+        """The indicator of an entry that is gone."""
+        moment = stix_time(at * 1000 + version % 1000)
+        members: dict[str, object] = {
+            "type": "indicator",
+            "spec_version": "2.1",
+            "id": self.id(entry),
+            "created_by_ref": self._owner,
+            "created": self._created,
+            "modified": moment,
+            "revoked": True,
+            "name": f"{self._set} {entry}",
+            "description": GONE,
+            "indicator_types": ["unknown"],
+            "pattern": NOTHING,
+            "pattern_type": "stix",
+            "pattern_version": "2.1",
+            "valid_from": moment,
+            "object_marking_refs": markings_of(HandlingCode.H2),  # of what is gone no label is told
+        }
+        return _json(members).encode()
 
     def _of_label(self, label: Mapping[str, object], duties: Sequence[str]) -> tuple[str, str]:
         """What all indicators under a label have in common: their members, and those of the extension."""

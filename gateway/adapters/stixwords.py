@@ -15,6 +15,7 @@ Worked example: `stix_id("indicator", "XA-NCVI/found", "0001-000000000001")`.
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime
 
 from gateway.model import HandlingCode
@@ -46,6 +47,8 @@ CONFIDENCE = {"1": 90, "2": 70, "3": 50, "4": 30, "5": 10}
 STIX_HASHES = {"md5": "MD5", "sha1": "SHA-1", "sha256": "SHA-256", "sha512": "SHA-512", "ssdeep": "SSDEEP"}
 # Names without case, dashes and underscores; PDQ and PhotoDNA are in no vocabulary of STIX, but tools write them.
 ALGORITHMS = {name: name for name in ("md5", "sha1", "sha256", "sha512", "ssdeep", "pdq", "photodna")}
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})Z", re.ASCII)
+_INDICATOR_ID = re.compile(r"indicator--[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def stix_id(kind: str, *words: str) -> str:
@@ -62,6 +65,24 @@ def stix_time(milliseconds: int) -> str:
     """A time of STIX: UTC, to the millisecond."""
     seconds, rest = divmod(milliseconds, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+
+
+def parse_stix_time(text: str) -> int | None:
+    """The milliseconds that `stix_time` wrote; None for every other text."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(f"{found[1]}+00:00")
+    except ValueError:
+        return None
+    return max(int(moment.timestamp()) * 1000 + int(found[2]), 0)
+
+
+def short_name(identifier: str) -> str:
+    """The first eight octets of an indicator's id in hexadecimal, "" where it is no such id."""
+    found = _INDICATOR_ID.fullmatch(identifier)
+    return identifier[11:30].replace("-", "") if found else ""
 
 
 def confidence_of(evaluation: str) -> int | None:

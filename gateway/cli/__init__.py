@@ -39,7 +39,6 @@ ROOMS = {
     "push": "syncing",
     "pull": "syncing",
     "sync": "syncing",
-    "withdrawal": "withdrawals",
     "receipt": "mail",
     "message": "mail",
     "policy": "policies",

@@ -7,7 +7,7 @@
 - `entrance`: who may come in: authenticates, then holds each partner to its own rate.
 - `wire`: strict queries, canonical JSON answers.
 - `oauth`, `native`, `log`, `ops`: the surfaces: tokens; sets, envelopes, mailboxes; the audit log; health, metrics.
-- `hashsharing`: a surface for stock clients, NCMEC's hash-sharing API v2.
+- `hashsharing`, `taxii`: surfaces for stock clients, NCMEC's hash-sharing API v2 and TAXII 2.1.
 - `answers`: problems instead of stack traces, and the headers of every answer.
 - `loglines`: log records as JSON lines that cannot be forged from outside.
 

@@ -43,6 +43,7 @@ from gateway.errors import (
     VerificationError,
 )
 from gateway.exchange.applying import Applied, Mirrors
+from gateway.exchange.collections import Collections
 from gateway.exchange.compacting import Compacting
 from gateway.exchange.comparing import Answers, Comparing, Comparison, check_cursor
 from gateway.exchange.drafting import ServedSet
@@ -50,6 +51,7 @@ from gateway.exchange.duties import Duties
 from gateway.exchange.epochs import Epochs
 from gateway.exchange.explaining import Storyteller
 from gateway.exchange.forwarding import Forwarding
+from gateway.exchange.inbox import Inbox
 from gateway.exchange.labels import digest_key
 from gateway.exchange.ledger import Ledger
 from gateway.exchange.lookup import Lookup, format_entry
@@ -58,7 +60,6 @@ from gateway.exchange.recovering import Recovering
 from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
 from gateway.exchange.shelf import Shelf
 from gateway.exchange.windows import Windows
-from gateway.exchange.withdrawals import Withdrawals
 from gateway.interchange import (
     HEAD_TYPE,
     MAIL_TYPE,
@@ -106,6 +107,8 @@ class Exchange:
         self.never_again = NeverAgain(node)
         self.ledger = Ledger(node, self.shelf, self.never_again)
         self.windows = Windows(node, self.shelf)
+        self.collections = Collections(node, self.shelf, self.windows)
+        self.inbox = Inbox(node, self.shelf, self.ledger, self.windows)
         self.mailbox = Mailbox(node)
         self.duties = Duties(node, self.shelf, self.mailbox)
         self.server = Server(node, self.shelf, self.duties)
@@ -113,15 +116,8 @@ class Exchange:
         self.recovering = Recovering(node, self.shelf, self.never_again)
         self.epochs = Epochs(node, self.shelf)
         self.forwarding = Forwarding(node, self.shelf)
-        self.withdrawals = Withdrawals(node, self.mailbox)
         self.mirrors = Mirrors(
-            node,
-            self.shelf,
-            self.recovering,
-            self.never_again,
-            self.forwarding,
-            self.duties,
-            self.withdrawals,
+            node, self.shelf, self.mailbox, self.recovering, self.never_again, self.forwarding, self.duties
         )
         self.lookup = Lookup(node, self.shelf)
         self.compacting = Compacting(node, self.shelf)

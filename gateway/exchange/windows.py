@@ -54,7 +54,7 @@ from gateway.exchange.decisions import SHARE, Decisions, Site
 from gateway.exchange.shelf import Shelf, block_id
 from gateway.exchange.spans import Shown
 from gateway.interchange import EMPTY_VIEW, NO_VIEW
-from gateway.model import ChangeKind, FieldGroup, Surface
+from gateway.model import ENTRY_GROUPS, ChangeKind, FieldGroup, Surface
 from gateway.node import Node
 from gateway.partners import active, card_in, length_prefixed, may_move
 from gateway.policy import PartnerRef
@@ -65,7 +65,9 @@ PAGE_ITEMS = 1_000  # of one answer, as NCMEC's; some half a megabyte
 MAX_KEPT_ROWS = 131_072  # decoded and kept for the next page of the same blocks: some 15 MB
 DIGESTS = ("md5", "sha1", "pdq", "photodna")  # what the surface has a field for
 _GROUPS = (FieldGroup.EXISTENCE, FieldGroup.CRYPTOGRAPHIC_DIGESTS, FieldGroup.PERCEPTUAL_DIGESTS)
-_TOLD = ("kind", "seq", "entry_id", "changed_at", "media_type", "prev_seq", "prev_label")
+# What a surface can carry: of anything else a change changes nothing for its clients.
+CARRIED = {"hashsharing": frozenset(_GROUPS), "taxii": frozenset(ENTRY_GROUPS)}
+_TOLD = ("kind", "seq", "entry_id", "version", "changed_at", "media_type", "prev_seq", "prev_label")
 _MAC_BYTES = 16
 _MAC_LABEL = "place in a window 1"
 NOT_OURS = "the query does not go on from a page that came from here"
@@ -124,7 +126,19 @@ class Opinion:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class Served:
+    """What the log keeps of a page: the sets, the span of time asked for, the number of its first item, and counts."""
+
+    sets: Sequence[str]
+    after: int
+    until: int
+    start: int
+    entries: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
     """One set as a partner sees it at the surface, and as it saw it before."""
 
     hash_set: HashSet
@@ -138,13 +152,13 @@ class _Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Admitted:
+class Admitted:
     """One request: who asks, when, and what it may see."""
 
     partner: str
     now: int
     policy: str
-    sets: tuple[_Seen, ...]
+    sets: tuple[Seen, ...]
 
 
 @dataclass(slots=True)
@@ -157,7 +171,7 @@ class _Times:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Found:
+class Found:
     """Rows of one block that belong to a window: their places in it, when they are published, which are deletions."""
 
     block: BlockRow
@@ -166,7 +180,7 @@ class _Found:
     times: Ints
     deleted: Mask
 
-    def up_to(self, seq: int) -> _Found:
+    def up_to(self, seq: int) -> Found:
         """Those of the rows up to a `seq`."""
         some = chosen(self.rows.ints("seq")[self.at] <= seq)
         return replace(self, at=self.at[some], times=self.times[some], deleted=self.deleted[some])
@@ -200,7 +214,7 @@ class Windows:
         """
         # 1. Who asks, and what it may see and was shown: while nobody writes, so that all before this moment is there.
         with self._node.store.transaction() as tx:
-            admitted = self._admitted(tx, partner, surface)
+            admitted = self.admitted(tx, partner, surface)
         window = self._placed(admitted, window, following)
         # 2. The page.
         with self._shelf.reading(self._node.store) as tx:
@@ -208,13 +222,17 @@ class Windows:
         body = render(page)
         # 3. One commit: what leaves. A crash before this line sends nothing.
         if page.items:
-            self._record(admitted, surface, page, body)
+            window, names = page.window, {seen.id: seen.hash_set.name for seen in admitted.sets}
+            deleted = sum(item.deleted for item in page.items)
+            sets = [names[item.set_id] for item in page.items]
+            served = Served(sets, window.after, window.until, window.start, len(page.items) - deleted, deleted)
+            self.record(admitted, surface, served, body)
         return body
 
     def categories(self, partner: str, surface: str) -> list[str]:
         """The categories that stand in what a partner may see."""
         with self._node.store.transaction() as tx:
-            admitted = self._admitted(tx, partner, surface)
+            admitted = self.admitted(tx, partner, surface)
         return sorted({one.sight.labels[n][1].category for one in admitted.sets for n in one.sight.view.labels})
 
     def check(self, partner: str) -> None:
@@ -235,7 +253,7 @@ class Windows:
         """
         set_id, entry_id = entry
         with self._node.store.transaction() as tx:
-            admitted = self._admitted(tx, partner, surface)
+            admitted = self.admitted(tx, partner, surface)
             seen = next((one for one in admitted.sets if one.id == set_id), None)
             version = None if seen is None else self._version(tx, seen, entry_id, algorithm)
             if seen is None or version is None:
@@ -266,7 +284,8 @@ class Windows:
 
     # Who may see what
 
-    def _admitted(self, tx: Transaction, partner: str, surface: str) -> _Admitted:
+    def admitted(self, tx: Transaction, partner: str, surface: str) -> Admitted:
+        """What a partner may see now of each own set, at this surface, and what it was shown before: on record."""
         row = active(self._node, tx, partner)
         card, now = card_in(row), self._node.clock()
         ref = PartnerRef(card.agency, card.jurisdiction)
@@ -281,17 +300,15 @@ class Windows:
                 sight = replace(sight, rights={}, view=EMPTY_VIEW)
             # Also of what it may not see: what comes into view later is then published at that time.
             sets.append(self._brought_up(tx, hash_set, sight, whom=(partner, surface), now=now))
-        return _Admitted(partner, now, self._node.policy.digest, tuple(sets))
+        return Admitted(partner, now, self._node.policy.digest, tuple(sets))
 
-    def _brought_up(
-        self, tx: Transaction, hash_set: HashSet, sight: Sight, *, whom: tuple[str, str], now: int
-    ) -> _Seen:
+    def _brought_up(self, tx: Transaction, hash_set: HashSet, sight: Sight, *, whom: tuple[str, str], now: int) -> Seen:
         """The set as it is shown from now on; a change of that is remembered and on record."""
         assert hash_set.id is not None
         partner, surface = whom
         known = tx.shown.get(hash_set.id, partner, surface)
         before = Shown(hash_set.seq) if known is None else Shown.parse(known.seq, known.judged, known.spans)
-        view = {number: shown.groups.intersection(_GROUPS) for number, shown in sight.view.labels.items()}
+        view = {number: shown.groups & CARRIED[surface] for number, shown in sight.view.labels.items()}
         shown = before.brought_up(view, max(sight.labels, default=0), seq=hash_set.seq, now=now)
         old_view = NO_VIEW if known is None else known.view
         row = ShownSet(
@@ -310,7 +327,7 @@ class Windows:
             details = {"partner": partner, "set": hash_set.name, "old_view": old_view, "new_view": sight.view.digest}
             agency, kind = self._node.agency, EventKind.VIEW_CHANGED
             tx.log.append([self._node.event(kind, actor=agency, subject=partner, details=details)])
-        return _Seen(hash_set, sight, shown)
+        return Seen(hash_set, sight, shown)
 
     def _decide(self, tx: Transaction, hash_set: HashSet, partner: str, sight: Sight) -> None:
         """What was decided of each label is on record."""
@@ -322,7 +339,7 @@ class Windows:
 
     # The page
 
-    def _placed(self, admitted: _Admitted, window: Window, following: str) -> Window:
+    def _placed(self, admitted: Admitted, window: Window, following: str) -> Window:
         """The window, checked, with the place that a text of ours names."""
         if window.until > admitted.now:
             # Who asked for a time to come would go on from there, and miss what happens until then.
@@ -347,11 +364,11 @@ class Windows:
         told = (_MAC_LABEL, partner, str(window.after), str(window.until), str(window.start), numbers)
         return f"{numbers}.{self._node.keystore.row_mac(length_prefixed(*told))[:_MAC_BYTES].hex()}"
 
-    def _gathered(self, tx: Transaction, admitted: _Admitted, window: Window) -> WindowPage:
+    def _gathered(self, tx: Transaction, admitted: Admitted, window: Window) -> WindowPage:
         """The items from the window's place on, as many as a page has."""
         items: dict[tuple[int, int], Item] = {}
         last, room = window.place, PAGE_ITEMS
-        for seen, label, found in self._groups(tx, admitted, window):
+        for seen, label, found in self.groups(tx, admitted.sets, window):
             seqs = joined([one.rows.ints("seq")[one.at] for one in found])
             if not len(seqs):
                 continue
@@ -368,22 +385,22 @@ class Windows:
         return self._page(admitted, window, items, None)
 
     def _page(
-        self, admitted: _Admitted, window: Window, items: Mapping[tuple[int, int], Item], last: Place | None
+        self, admitted: Admitted, window: Window, items: Mapping[tuple[int, int], Item], last: Place | None
     ) -> WindowPage:
         if last is None:
             return WindowPage(window, list(items.values()), None)
         following = replace(window, start=window.start + PAGE_ITEMS, place=last)
         return WindowPage(window, list(items.values()), (following, self._following(admitted.partner, following)))
 
-    def _groups(
-        self, tx: Transaction, admitted: _Admitted, window: Window
-    ) -> Iterator[tuple[_Seen, int, Sequence[_Found]]]:
+    def groups(
+        self, tx: Transaction, sets: Sequence[Seen], window: Window
+    ) -> Iterator[tuple[Seen, int, Sequence[Found]]]:
         """What belongs to the window from its place on: set by set, label by label, by ascending `seq`.
 
         Blocks of one label that reach over each other come together: at most as many changes as a segment has.
         """
         place = window.place
-        for seen in admitted.sets:
+        for seen in sets:
             if seen.id < place.set_id:
                 continue
             by_label: dict[int, list[BlockRow]] = {}
@@ -411,7 +428,7 @@ class Windows:
             times.drop = drop
         return times
 
-    def _select(self, tx: Transaction, seen: _Seen, row: BlockRow, window: Window, after: int) -> _Found:
+    def _select(self, tx: Transaction, seen: Seen, row: BlockRow, window: Window, after: int) -> Found:
         """The rows of a block that belong to the window, those after a `seq`."""
         rows = self._read(tx, row, "told")
         with self._shelf.index(tx, seen.id) as index:
@@ -436,9 +453,9 @@ class Windows:
         where = chosen(chosen_rows | marked)
         final = changed.copy()
         final[chosen(chosen_rows)] = times[chosen(chosen_rows)]
-        return _Found(row, rows, where, final[where], (deleted | marked)[where])
+        return Found(row, rows, where, final[where], (deleted | marked)[where])
 
-    def _went(self, tx: Transaction, seen: _Seen, label: int, rows: Rows) -> Mask:
+    def _went(self, tx: Transaction, seen: Seen, label: int, rows: Rows) -> Mask:
         """Which of these changes took an entry out of view: it was there before, and is not now."""
         was = _was_in_view(seen.shown, label, rows) & ~_came_into_view(seen.shown, label, rows)
         if not was.any():
@@ -451,7 +468,7 @@ class Windows:
                 was[where] &= ~located.found[where]
         return was
 
-    def _items(self, tx: Transaction, seen: _Seen, label: int, found: _Found) -> Iterator[Item]:
+    def _items(self, tx: Transaction, seen: Seen, label: int, found: Found) -> Iterator[Item]:
         """The items of these rows, with the digests that the partner may see."""
         if not len(found.at):
             return
@@ -492,7 +509,7 @@ class Windows:
         self._kept.move_to_end(key)
         return kept
 
-    def _version(self, tx: Transaction, seen: _Seen, entry_id: int, algorithm: str) -> int | None:
+    def _version(self, tx: Transaction, seen: Seen, entry_id: int, algorithm: str) -> int | None:
         """The version of an entry that the partner may see with this digest; None where it may not."""
         with self._shelf.index(tx, seen.id) as index:
             located = index.locate(integers([entry_id]))
@@ -504,18 +521,17 @@ class Windows:
         held = decode(self._shelf.get(tx, row, [EXISTENCE, column.group]), ["version", algorithm])
         return int(held.ints("version")[located.row[0]]) if algorithm in held.columns else None
 
-    def _record(self, admitted: _Admitted, surface: str, page: WindowPage, body: bytes) -> None:
-        window, names = page.window, {seen.id: seen.hash_set.name for seen in admitted.sets}
-        deleted = sum(item.deleted for item in page.items)
+    def record(self, admitted: Admitted, surface: str, served: Served, body: bytes) -> None:
+        """Put on record what leaves; whoever may not have it any more gets an error instead."""
         details: dict[str, object] = {
             "partner": admitted.partner,
             "surface": surface,
-            "sets": sorted({names[item.set_id] for item in page.items}),
-            "after": window.after,
-            "until": window.until,
-            "start": window.start,
-            "entries": len(page.items) - deleted,
-            "deleted": deleted,
+            "sets": sorted(set(served.sets)),
+            "after": served.after,
+            "until": served.until,
+            "start": served.start,
+            "entries": served.entries,
+            "deleted": served.deleted,
             "page_digest": hashlib.sha256(body).hexdigest(),
             "policy": admitted.policy,
         }

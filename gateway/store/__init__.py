@@ -45,12 +45,11 @@ from gateway.store.sets import Sets
 from gateway.store.shown import Shown
 from gateway.store.sqlite import SQLite
 from gateway.store.tokens import Tokens
-from gateway.store.withdrawals import Withdrawals
 from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
 
-NEWEST_REVISION = "0012"  # of migrations/versions; a test holds both together
+NEWEST_REVISION = "0013"  # of migrations/versions; a test holds both together
 BUSY_TIMEOUT_MS = 60_000  # an import batch of another process holds the lock for a few seconds at most
 POOL_CONNECTIONS = 8
 
@@ -108,7 +107,6 @@ class Transaction:
     duties: Duties
     shown: Shown
     opinions: Opinions
-    withdrawals: Withdrawals
 
 
 class Store:
@@ -271,7 +269,6 @@ class Store:
             duties=Duties(connection),
             shown=Shown(connection),
             opinions=Opinions(connection),
-            withdrawals=Withdrawals(connection),
         )
 
 
