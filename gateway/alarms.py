@@ -15,6 +15,7 @@ Contract: contracts/alarms.md.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,7 +31,17 @@ from gateway.node import Node
 from gateway.standing import roster
 from gateway.store import Transaction
 from gateway.store.people import EVERYTHING
-from gateway.store.tables import Acknowledgement, AlarmRow, HashSet, OwnKey, PartnerRow, ProposalRow, ScheduleRow
+from gateway.store.tables import (
+    Acknowledgement,
+    AlarmRow,
+    HashSet,
+    OwnKey,
+    PartnerRow,
+    ProposalRow,
+    ScheduleRow,
+    Withdrawal,
+    WithdrawalHolder,
+)
 
 ALARM_VERSION = "alarm 1"
 SILENT_SECONDS = DAY_SECONDS  # a partner that is down over night is no alarm
@@ -54,6 +65,7 @@ class AlarmKind(StrEnum):
     KEYSTORE = "keystore"
     PROPOSAL_WAITS = "proposal_waits"
     ACKNOWLEDGEMENT_OVERDUE = "acknowledgement_overdue"
+    WITHDRAWAL_OVERDUE = "withdrawal_overdue"
     TEST = "test"
 
 
@@ -75,6 +87,7 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.KEYSTORE: "look at the key file and its rights: `gateway doctor`",
     AlarmKind.PROPOSAL_WAITS: "look at it and sign, or let it expire: `gateway approval list`",
     AlarmKind.ACKNOWLEDGEMENT_OVERDUE: "`gateway duties list` names the sets; ring the partner up",
+    AlarmKind.WITHDRAWAL_OVERDUE: "`gateway withdrawal status --outstanding` names who has not answered: ring them up",
     AlarmKind.TEST: "nothing: the alarm command works",
 }
 # Raised and closed by `sweep` alone; the others by the deeds that find them, and by people.
@@ -86,6 +99,7 @@ SWEPT = frozenset(
         AlarmKind.SYNC_FAILING,
         AlarmKind.PROPOSAL_WAITS,
         AlarmKind.ACKNOWLEDGEMENT_OVERDUE,
+        AlarmKind.WITHDRAWAL_OVERDUE,
     }
 )
 # The act that ends them closes them: a person who only closed the alarm would hide what is still so.
@@ -213,6 +227,7 @@ def _findings(tx: Transaction, now: int) -> list[Finding]:
         *sync_findings(tx.schedule.jobs(), partners, now),
         *acknowledgement_findings((row for _, row in tx.duties.unacknowledged()), partners, now),
         *proposal_findings(tx.people.proposals(state=OPEN), now),
+        *withdrawal_findings(tx.withdrawals.outstanding(), now),
     ]
 
 
@@ -267,6 +282,14 @@ def acknowledgement_findings(
     for partner in late:
         detail = "this partner has not acknowledged in time what it was sent under that duty"
         yield Finding(AlarmKind.ACKNOWLEDGEMENT_OVERDUE, partner, detail)
+
+
+def withdrawal_findings(outstanding: Sequence[tuple[Withdrawal, WithdrawalHolder]], now: int) -> Iterator[Finding]:
+    """Withdrawals past their deadline, of which somebody has not said what became of them."""
+    late = Counter(row.id for row, _ in outstanding if row.due < now)
+    for number, holders in late.items():
+        who = "1 holder has" if holders == 1 else f"{holders} holders have"
+        yield Finding(AlarmKind.WITHDRAWAL_OVERDUE, number, f"{who} not answered by the deadline")
 
 
 def proposal_findings(proposals: Iterable[ProposalRow], now: int) -> Iterator[Finding]:

@@ -121,6 +121,8 @@ class EventKind(StrEnum):
     NEVER_AGAIN_CHANGED = "never_again_changed"
     BLOCKS_COMPACTED = "blocks_compacted"
     ONWARD_COPIED = "onward_copied"
+    WITHDRAWAL_BEGUN = "withdrawal_begun"
+    WITHDRAWAL_ANSWERED = "withdrawal_answered"
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
@@ -146,6 +148,10 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
         {"set", "epoch", "from_seq", "until_seq", "changes", "reason", "order_ref", "proposal", "blocks"}
     ),
     EventKind.BLOCKS_COMPACTED: frozenset({"set", "epoch", "old", "new", "changes", "forgotten"}),
+    EventKind.WITHDRAWAL_BEGUN: frozenset(
+        {"withdrawal", "kind", "set", "epoch", "until_seq", "entries", "holders", "due", "order_ref"}
+    ),
+    EventKind.WITHDRAWAL_ANSWERED: frozenset({"withdrawal", "holder", "via", "outcome", "entries"}),
     EventKind.ONWARD_COPIED: frozenset({"set", "epoch", "from_seq", "until_seq", "changes", "blocks"}),
     EventKind.PAGE_SENT: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),
     EventKind.PAGE_SERVED: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),

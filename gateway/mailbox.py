@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from gateway.audit import Event, EventKind
+from gateway.comparisons import dump_offer, parse_offer
 from gateway.crypto import canonical, envelope
 from gateway.crypto.checkpoint import VerifierKey, number_of_log
 from gateway.crypto.keys import new_message_id
@@ -35,16 +36,18 @@ from gateway.node import Node, own_log
 from gateway.partners import active_card
 from gateway.receipts import Message, repeated, settle
 from gateway.store import Transaction
-from gateway.store.tables import MailIn, MailOut
+from gateway.store.tables import MailEvidence, MailIn, MailOut
 
 KINDS = frozenset(
     {
         "note",
-        "withdrawal_applied",
+        "withdrawal_notice",
+        "withdrawal_answer",
         "entries_acknowledged",
         "originator_notified",
     }
 )
+PROVED = frozenset({"withdrawal_answer"})  # of these the signature stays, as proof of who said so
 GAP = 1_000_000_000  # more messages than two agencies exchange between two restores; read out it is still a number
 MAX_BODY_BYTES = 8 << 10  # a hundred of them fit one answer
 LIFETIME_SECONDS = 7 * 86_400  # of one sealed answer; the messages themselves wait as long as it takes
@@ -161,6 +164,8 @@ class Mailbox:
             if before is not None:
                 return before
             fresh = self._fresh(tx, card, messages)
+            if any(one.kind in PROVED for one in fresh):
+                self._keep_evidence(tx, message, raw, fresh)
             for one in fresh:
                 self._keep(tx, message.sender, one)
             event = self._received(message, messages[-1].number)
@@ -207,6 +212,21 @@ class Mailbox:
         tx.mail.receive(row)
         if one.kind in self._hearers:
             self._hearers[one.kind](tx, sender, one.body)
+
+    def _keep_evidence(self, tx: Transaction, message: Message, raw: bytes, fresh: list[MailMessage]) -> None:
+        """Keep what the sender signed: anybody can be shown that these messages were its own."""
+        context = _context("proof from", message.sender, fresh[-1].number)
+        sealed = self._node.keystore.master_key.seal(dump_offer(message.signed, raw), context, self._node.random)
+        first, last = fresh[0].number, fresh[-1].number
+        tx.mail.keep_evidence(MailEvidence(partner=message.sender, first=first, last=last, sealed=sealed))
+
+    def evidence(self, tx: Transaction, partner: str, number: int) -> tuple[bytes, bytes] | None:
+        """(DSSE, payload) of the signed message with a number, or None where they are not kept."""
+        row = tx.mail.evidence(partner, number)
+        if row is None:
+            return None
+        context = _context("proof from", row.partner, row.last)
+        return parse_offer(self._node.keystore.master_key.open(row.sealed, context))
 
     def _message(self, row: MailOut) -> MailMessage:
         return MailMessage(row.number, row.message_id, row.kind, row.created, self.read(row))

@@ -398,15 +398,3 @@ def test_a_proposal_whose_day_has_come_meanwhile_takes_effect_at_once(home: Path
     desk.sign(identifier, TWO)
     assert events(node, EventKind.POLICY_ACTIVATED)[-1].details["proposal"] == identifier
     assert events(node, EventKind.POLICY_SCHEDULED) == []
-
-
-@pytest.mark.parametrize("statement", ["DELETE FROM approval WHERE administrator = 'two'", "DELETE FROM approval"])
-def test_signatures_that_are_gone_from_the_database_stop_the_gateway(
-    home: Path, clock: FakeClock, statement: str
-) -> None:
-    node = opened(home, clock)
-    signed(node, activate_policy(node, draft(home)))
-    with node.store.transaction() as tx:
-        tx.connection.exec_driver_sql(statement)
-    with pytest.raises(AuditBrokenError, match="signatures of the policy in force"):
-        opened(home, clock)

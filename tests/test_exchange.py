@@ -175,8 +175,8 @@ async def test_a_withdrawal_follows_what_was_sent_and_is_acknowledged(
     await network.sync("XB-NCVI", "XA-NCVI").sync()
     assert first not in entries(xb)
     with xa.node.store.reading() as tx:
-        [message] = [row for row in tx.mail.incoming("XB-NCVI") if row.kind == "withdrawal_applied"]
-    assert message.kind == "withdrawal_applied"
+        [message] = [row for row in tx.mail.incoming("XB-NCVI") if row.kind == "withdrawal_answer"]
+    assert xa.mailbox.read(message)["outcome"] == "applied"
     assert xa.mailbox.read(message)["entries"] == 1
 
 

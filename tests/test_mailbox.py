@@ -183,7 +183,7 @@ def test_a_number_that_was_used_for_other_content_is_a_conflict_and_nothing_is_k
     pair.deliver(pair.letter(1), pair.letter(2))
     changed = {
         "body": pair.letter(2, "another subject"),
-        "kind": replace(pair.letter(2), kind="withdrawal_applied"),
+        "kind": replace(pair.letter(2), kind="withdrawal_answer"),
         "id": replace(pair.letter(2), message_id="ab" * 16),
         "time": replace(pair.letter(2), created=pair.clock() - 1),
     }
@@ -365,9 +365,9 @@ async def test_a_withdrawal_is_acknowledged_once_for_what_was_held(pair: Pair) -
     await pair.network.sync(XB, XA).sync()
     await pair.network.sync(XB, XA).sync()
     with pair.xa.node.store.reading() as tx:
-        [message] = [row for row in tx.mail.incoming(XB) if row.kind == "withdrawal_applied"]
-    assert message.kind == "withdrawal_applied"
-    assert pair.xa.mailbox.read(message) == {"set": name, "epoch": 1, "until_seq": 8, "entries": 2}
+        [message] = [row for row in tx.mail.incoming(XB) if row.kind == "withdrawal_answer"]
+    body = pair.xa.mailbox.read(message)
+    assert (body["holder"], body["outcome"], body["entries"]) == (XB, "applied", 2)
 
 
 def test_a_message_is_posted_with_its_deed_or_not_at_all(pair: Pair) -> None:

@@ -39,6 +39,7 @@ ROOMS = {
     "push": "syncing",
     "pull": "syncing",
     "sync": "syncing",
+    "withdrawal": "withdrawals",
     "receipt": "mail",
     "message": "mail",
     "policy": "policies",

@@ -68,8 +68,9 @@ def policy_matrix(
 ) -> None:
     """Show the whole policy as a table: what each partner may receive under each label.
 
-    With --describe it is what the folder says, and needs no passphrase; labels decided alike for every partner, by the
-    same rules, are one line. Without, it is the policy that this gateway decides by, its partners and labels.
+    With --describe no passphrase is needed; labels that are decided alike for every partner, by the same rules, are one
+    line. Without, partners and labels are those of the gateway. Exchange goes on by the policy in force; shown is what
+    the folder says.
     """
     settings = shell.settings()
     if any(file is not None and file.exists() for file in (csv, svg)):

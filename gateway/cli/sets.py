@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -138,13 +138,16 @@ def set_withdraw(
     *,
     name: SetName,
     entries: Annotated[list[str], typer.Argument(metavar="ENTRY...", help="Entries, as `look-up` shows them.")],
-    reason: Annotated[str, typer.Option(help="Why they are wrong, in one line; it stands in the audit log.")],
+    reason: Annotated[str, typer.Option(help="Why they are wrong, in one line; holders and the audit log have it.")],
+    reference: Annotated[str, typer.Option(help="The legal reference, in one line; holders have it.")] = "",
+    within: Annotated[int, typer.Option(help="Days in which holders have to answer; 0 for what the settings say.")] = 0,
 ) -> None:
-    """Say of entries of our own set that they are wrong. Every partner that holds them is told."""
+    """Say of entries of our own set that they are wrong. Every partner that holds them is told, and has to answer."""
     numbers = sorted({parse_entry(one) for one in entries})
     with shell.node() as node:
         full = full_name(node, name)
-        count = Exchange(node).ledger.withdraw(full, numbers, actor=node.agency, reason=reason)
+        told: dict[str, Any] = {"actor": node.agency, "reason": reason, "reference": reference, "within_days": within}
+        count = Exchange(node).ledger.withdraw(full, numbers, **told)
     shell.show(
         {"set": full, "asked": len(numbers), "withdrawn": count},
         f"Withdrawn from {bold(full)}: {count:,} of {amount(len(numbers), 'entry', 'entries')}. "

@@ -60,6 +60,7 @@ from gateway.exchange.recovering import Recovering
 from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
 from gateway.exchange.shelf import Shelf
 from gateway.exchange.windows import Windows
+from gateway.exchange.withdrawals import Withdrawals
 from gateway.interchange import (
     HEAD_TYPE,
     MAIL_TYPE,
@@ -116,8 +117,15 @@ class Exchange:
         self.recovering = Recovering(node, self.shelf, self.never_again)
         self.epochs = Epochs(node, self.shelf)
         self.forwarding = Forwarding(node, self.shelf)
+        self.withdrawals = Withdrawals(node, self.mailbox)
         self.mirrors = Mirrors(
-            node, self.shelf, self.mailbox, self.recovering, self.never_again, self.forwarding, self.duties
+            node,
+            self.shelf,
+            self.recovering,
+            self.never_again,
+            self.forwarding,
+            self.duties,
+            self.withdrawals,
         )
         self.lookup = Lookup(node, self.shelf)
         self.compacting = Compacting(node, self.shelf)

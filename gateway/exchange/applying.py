@@ -20,10 +20,9 @@ from gateway.audit import EventKind
 from gateway.columns.block import NO_LABEL, cut, decode, encode_block
 from gateway.columns.block import REMOVALS as REMOVALS_LABEL
 from gateway.columns.rows import EXISTENCE, Ints, Rows, constant, counting, joined, repeats
-from gateway.columns.sketch import among
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError, MalformedError, StaleCursorError, VerificationError
-from gateway.exchange.changes import Held, Sums, supersede
+from gateway.exchange.changes import Sums, supersede
 from gateway.exchange.decisions import RECEIVE, Decisions, Site, keepable
 from gateway.exchange.duties import Duties
 from gateway.exchange.forwarding import Forwarding
@@ -32,8 +31,8 @@ from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.recovering import Recovering, sources_of
 from gateway.exchange.shelf import BARE, BARRED, CHANGES, EXPIRED, REFUSED, REMOVALS, Shelf, block_id
 from gateway.exchange.sorting import PageSorter, PageWork
+from gateway.exchange.withdrawals import Withdrawals
 from gateway.interchange import EMPTY_VIEW, START, Cursor, FeedHead, PageHead, PageLabel, page_front, parse_page
-from gateway.mailbox import Mailbox
 from gateway.model import ChangeKind, Label, Surface, require
 from gateway.node import Node
 from gateway.partners import ACTIVE, active_card, may_exchange
@@ -66,17 +65,17 @@ class Mirrors:
         self,
         node: Node,
         shelf: Shelf,
-        mailbox: Mailbox,
         recovering: Recovering,
         never_again: NeverAgain,
         forwarding: Forwarding,
         duties: Duties,
+        withdrawals: Withdrawals,
     ) -> None:
         self._node = node
         self._forwarding = forwarding
+        self._withdrawals = withdrawals
         self._never_again = never_again
         self._shelf = shelf
-        self._mailbox = mailbox
         self._recovering = recovering
         self._duties = duties
         self._decisions = Decisions(node)
@@ -314,7 +313,7 @@ class Mirrors:
         stored = tx.blocks.of_set(set_id) if page.reset or page.left else []
         leaving = [row for row in stored if page.reset or row.label in page.left]
         replaced = supersede(tx, self._shelf, set_id, arriving, sums, leaving={block_id(row) for row in leaving})
-        self._acknowledge(tx, page, work, replaced)
+        left = sums.entries(page.left) if page.left else 0
         onward = self._forwarding.follow(tx, mirror, page, work)
         # 2. Labels that left go whole; so does everything on a reset.
         self._leave(tx, mirror, page, leaving, sums)
@@ -356,6 +355,7 @@ class Mirrors:
         tx.sets.advance_mirror(
             set_id, expected=(mirror.epoch, mirror.view, mirror.seq), to=(page.end.epoch, page.end.view, page.end.seq)
         )
+        self._withdrawals.applied(tx, mirror, work, replaced, left, onward)
         equality = self._compare(tx, set_id, FeedHead.parse(mirror.head.encode()), page, sums)
         # 5. The receipt, part of the same commit: a crash before it leaves nothing, after it the sender gets it again.
         receipt = settle(self._node, tx, message, event, leaf + len(digests))
@@ -371,19 +371,6 @@ class Mirrors:
                 now = self._node.clock()
                 self._shelf.put(tx, set_id, kind, blocks, first_leaf=leaf, items=items, rows=rows, arrived=now)
                 leaf += len(arrived)
-
-    def _acknowledge(self, tx: Transaction, page: PageHead, work: PageWork, replaced: list[Held]) -> None:
-        """Tell the owner that its withdrawals took effect here; nobody is told of what was not held."""
-        if not work.removals:
-            return
-        held = joined([one.rows.ints("entry_id") for one in replaced])
-        withdrawn = 0
-        for one in work.removals:
-            gone = one.rows.ints("entry_id")[one.rows.ints("kind") == ChangeKind.WITHDRAW]
-            withdrawn += int(among(gone, held).sum())
-        if withdrawn:
-            body: dict[str, object] = {"set": page.set_name, "epoch": page.end.epoch, "until_seq": page.end.seq}
-            self._mailbox.post(tx, page.hub, "withdrawal_applied", {**body, "entries": withdrawn})
 
     def _leave(self, tx: Transaction, mirror: HashSet, page: PageHead, gone: Sequence[BlockRow], sums: Sums) -> None:
         """Drop blocks of labels that left. Their entries are marked gone, so that no older row of theirs comes back."""

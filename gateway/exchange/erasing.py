@@ -50,6 +50,7 @@ from gateway.exchange.ledger import withdraw_entries
 from gateway.exchange.neveragain import ERASED, REINSTATED, WRONG, Listing, Marker, add, lift, listings
 from gateway.exchange.rewriting import Going, Rewriting
 from gateway.exchange.shelf import BARRED, CHANGES, Shelf, block_id
+from gateway.exchange.withdrawals import Cause
 from gateway.model import (
     CRYPTOGRAPHIC,
     DIGEST_BYTES,
@@ -420,8 +421,8 @@ def _withdraw_again(node: Node, rows: Sequence[NeverAgainRow]) -> int:
     count = 0
     for name, entries in found.items():
         with node.store.transaction() as tx:
-            told = {"actor": node.agency, "reason": "withdrawn before the restore"}
-            held = withdraw_entries(node, shelf, tx, tx.sets.get(name), entries, **told)
+            cause = Cause("withdrawn before the restore")
+            held = withdraw_entries(node, shelf, tx, tx.sets.get(name), entries, actor=node.agency, cause=cause)
             count += sum(one.rows.n for one in held)
     return count
 

@@ -236,6 +236,12 @@ class OnwardChanges:
         self._history: list[tuple[BlockRow, Rows]] = []
         self._leaving: set[int] = set()  # blocks
         self._withdrawn = integers([])
+        self.gone: list[tuple[int, Rows]] = []  # by label what was withdrawn or left, once it is written
+
+    @property
+    def copy(self) -> HashSet:
+        """The copy as it was before."""
+        return self._copy
 
     @property
     def numbers(self) -> set[int]:
@@ -297,7 +303,8 @@ class OnwardChanges:
         """
         coming = joined([rows.ints("entry_id") for _, rows in self._asserts])
         seq, made = self._copy.seq, []
-        for label, rows in [*self._asserted(coming), *self._removed(coming)]:
+        self.gone = list(self._removed(coming))
+        for label, rows in [*self._asserted(coming), *self.gone]:
             made += self._blocks(label, rows.with_columns({"seq": counting(seq + 1, rows.n)}))
             seq += rows.n
         if made:

@@ -19,6 +19,7 @@ from gateway.exchange.importing import Batch, ImportTally
 from gateway.exchange.labels import SetDefaults, digest_key, seal_digest_key
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.shelf import CHANGES, Shelf
+from gateway.exchange.withdrawals import Cause, Span, Taken, begin, holders_of
 from gateway.model import SET_NAME, ChangeKind, EntryDraft, require
 from gateway.node import Node
 from gateway.store import Transaction
@@ -84,14 +85,24 @@ class Ledger:
             on_batch(tally)
         return tally
 
-    def withdraw(self, name: str, entry_ids: Sequence[int], *, actor: str, reason: str) -> int:
-        """Say of entries that they were wrong; every holder is told. Returns how many were listed until now.
+    def withdraw(
+        self,
+        name: str,
+        entry_ids: Sequence[int],
+        *,
+        actor: str,
+        reason: str,
+        reference: str = "",
+        within_days: int = 0,
+    ) -> int:
+        """Say of entries that they were wrong; every holder is told, and answers. Returns how many were listed.
 
         They are listed as never again: the same digests are not taken into our sets until two administrators say so.
         """
+        cause = Cause(reason, reference, within_days)
         with self._node.store.transaction() as tx:
             hash_set = self._own(tx, name)
-            held = withdraw_entries(self._node, self._shelf, tx, hash_set, entry_ids, actor=actor, reason=reason)
+            held = withdraw_entries(self._node, self._shelf, tx, hash_set, entry_ids, actor=actor, cause=cause)
             if not held:
                 raise NotFoundError("none of these entries is listed")
             self._never_again.list_wrong(tx, [one.rows for one in held], name)
@@ -127,9 +138,9 @@ class Ledger:
 
 
 def withdraw_entries(
-    node: Node, shelf: Shelf, tx: Transaction, hash_set: HashSet, entry_ids: Iterable[int], *, actor: str, reason: str
+    node: Node, shelf: Shelf, tx: Transaction, hash_set: HashSet, entry_ids: Iterable[int], *, actor: str, cause: Cause
 ) -> list[Held]:
-    """Withdraw those of these entries that an own set lists; returns what it listed of them."""
+    """Withdraw those of these entries that an own set lists, and tell their holders; returns what it listed."""
     assert hash_set.id is not None
     once = sorted(set(entry_ids))
     ids = Rows.of(len(once), {"entry_id": once}).ints("entry_id")
@@ -145,8 +156,9 @@ def withdraw_entries(
         "from_seq": hash_set.seq + 1,
         "until_seq": hash_set.seq + count,
         "changes": count,
-        "reason": reason,
+        "reason": cause.reason,
         "blocks": len(blocks),
+        **({"order_ref": cause.reference} if cause.reference else {}),
     }
     event = node.event(EventKind.ENTRIES_WITHDRAWN, actor=actor, subject=hash_set.name, details=details)
     leaf = tx.log.append([event], blocks=[block.digest for block in blocks])
@@ -154,7 +166,21 @@ def withdraw_entries(
     seq = hash_set.seq + count
     tx.sets.advance(hash_set.id, expected_seq=hash_set.seq, seq=seq, next_entry=hash_set.next_entry)
     sums.write()
+    tell_holders(node, tx, hash_set, held, cause)
     return held
+
+
+def tell_holders(node: Node, tx: Transaction, hash_set: HashSet, held: Sequence[Held], cause: Cause) -> None:
+    """Whoever may hold entries that were withdrawn now is told, and will answer.
+
+    Args:
+        hash_set: as it was before.
+        held: what it listed of them.
+    """
+    count = sum(one.rows.n for one in held)
+    holders = holders_of(tx, hash_set, [(one.block.label, one.rows.ints("seq")) for one in held])
+    span = Span(hash_set.epoch, hash_set.seq + 1, hash_set.seq + count)
+    begin(node, tx, hash_set, Taken(span, cause, count), holders)
 
 
 def withdrawals(node: Node, shelf: Shelf, tx: Transaction, hash_set: HashSet, held: Sequence[Held]) -> list[Block]:

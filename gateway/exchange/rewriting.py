@@ -23,13 +23,15 @@ from gateway.columns.block import Block, decode, encode_block
 from gateway.columns.rows import Mask, Rows, constant, grouped
 from gateway.exchange.changes import CONTENT_PARTS, Held, Sums, pack_items
 from gateway.exchange.labels import digest_key
-from gateway.exchange.ledger import withdrawals
+from gateway.exchange.ledger import tell_holders, withdrawals
 from gateway.exchange.paging import SEGMENT_SEQS
 from gateway.exchange.shelf import BARE, CHANGES, HISTORY, Shelf, block_id
+from gateway.exchange.withdrawals import Cause
 from gateway.node import Node
 from gateway.store import Transaction
 from gateway.store.tables import BlockRow, HashSet
 
+BY_ORDER = "erased by order"
 REWRITTEN_IN_EVENT = 150  # blocks whose old and new digests one event names: 30 KB
 BARE_COLUMNS = ("kind", "seq", "entry_id", "version")
 HISTORY_COLUMNS = (*BARE_COLUMNS, "changed_at", "prev_seq", "prev_label")
@@ -120,6 +122,7 @@ class Rewriting:
         if withdrawn:
             seq = self._set.seq + sum(block.header.count for block in withdrawn)
             tx.sets.advance(set_id, expected_seq=self._set.seq, seq=seq, next_entry=self._set.next_entry)
+            tell_holders(self._node, tx, self._set, done.held, Cause(BY_ORDER, str(told.get("order_ref", ""))))
         sums.write()
 
     def _rewrite(self, done: _Rewritten, row: BlockRow) -> None:
@@ -172,7 +175,7 @@ class Rewriting:
             "from_seq": self._set.seq + 1,
             "until_seq": self._set.seq + count,
             "changes": count,
-            "reason": "erased by order",
+            "reason": BY_ORDER,
             "blocks": len(blocks),
             **told,
         }

@@ -25,10 +25,12 @@ from gateway.crypto.keys import SealingKey, new_message_id
 from gateway.errors import ConflictError, NotFoundError, OverloadedError, StaleCursorError
 from gateway.exchange.audience import Audiences
 from gateway.exchange.bodies import Bodies, Body, Place
+from gateway.exchange.changes import Sums
 from gateway.exchange.decisions import SHARE, Answers, Decisions, Site
 from gateway.exchange.drafting import Draft, Drafter, ServedSet
 from gateway.exchange.duties import Duties
 from gateway.exchange.shelf import Shelf
+from gateway.exchange.withdrawals import RECALLED, Cause, Span, Taken, begin
 from gateway.interchange import (
     EMPTY_VIEW,
     HEAD_TYPE,
@@ -494,8 +496,22 @@ class Server:
             events.insert(0, self._view_event(served, old_view))
             if self._has_lost(tx, served, old_view):
                 tx.mail.end_pages(head.set_name, NARROWED, partner.agency)
+                self._begin_recall(tx, served, old_view)
         tx.log.append(events)
         return SealedHead(head, etag, body)
+
+    def _begin_recall(self, tx: Transaction, served: ServedSet, old_view: str) -> None:
+        """What a partner may hold and may not hold any more is taken back, and it will say that it is gone."""
+        stored = tx.sets.view(served.id, served.partner, old_view)
+        if stored is None or not _may_hold(tx.sets.follower(served.id, served.partner)):
+            return
+        now = served.view.labels
+        given = View.parse(stored.encode()).labels
+        lost = [n for n, shown in given.items() if n not in now or not shown.groups <= now[n].groups]
+        count = Sums(tx, served.id, self._audiences.key(tx, served.hash_set)).entries(lost)
+        span = Span(served.hash_set.epoch, 1, served.hash_set.seq, old_view)
+        if count:
+            begin(self._node, tx, served.hash_set, Taken(span, Cause(RECALLED), count), {served.partner: count})
 
     # The page
 

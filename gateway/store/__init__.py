@@ -45,6 +45,7 @@ from gateway.store.sets import Sets
 from gateway.store.shown import Shown
 from gateway.store.sqlite import SQLite
 from gateway.store.tokens import Tokens
+from gateway.store.withdrawals import Withdrawals
 from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
@@ -107,6 +108,7 @@ class Transaction:
     duties: Duties
     shown: Shown
     opinions: Opinions
+    withdrawals: Withdrawals
 
 
 class Store:
@@ -269,6 +271,7 @@ class Store:
             duties=Duties(connection),
             shown=Shown(connection),
             opinions=Opinions(connection),
+            withdrawals=Withdrawals(connection),
         )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy import func as sql
 
-from gateway.store.tables import InboxRow, MailIn, MailOut, OutboxRow, columns
+from gateway.store.tables import InboxRow, MailEvidence, MailIn, MailOut, OutboxRow, columns
 
+EVIDENCE = columns(MailEvidence)
 INBOX = columns(InboxRow)
 MAIL_IN = columns(MailIn)
 MAIL_OUT = columns(MailOut)
@@ -121,6 +122,16 @@ class Mail:
     def receive(self, row: MailIn) -> None:
         """Keep a message from a partner."""
         self._connection.execute(insert(MailIn), [row.model_dump()])
+
+    def keep_evidence(self, row: MailEvidence) -> None:
+        """Keep what a partner signed when it sent some messages."""
+        self._connection.execute(insert(MailEvidence), [row.model_dump()])
+
+    def evidence(self, partner: str, number: int) -> MailEvidence | None:
+        """What a partner signed of a message, or None where that is not kept."""
+        query = select(*EVIDENCE).where(EVIDENCE.partner == partner, EVIDENCE.last >= number)
+        row = self._connection.execute(query.order_by(EVIDENCE.last).limit(1)).one_or_none()
+        return None if row is None or row.first > number else MailEvidence(**row._mapping)
 
     def incoming(self, partner: str | None = None) -> list[MailIn]:
         """Messages received, newest first."""

@@ -273,6 +273,61 @@ class OpinionRow(SQLModel, table=True):
     at: int = Field(sa_type=BigInteger)
 
 
+class Withdrawal(SQLModel, table=True):
+    """Entries that were taken back: by us (`hub` is empty), or by whom we follow, who told us (`hub`).
+
+    `kind`: withdrawal or recall. `from_seq` and `until_seq` count as the hub counts; `view`: of a recall the view that
+    it ends. `removed` entries went here; `answered`: when we told the hub, 0 before. Times are Unix seconds.
+    """
+
+    __tablename__ = "withdrawal"
+    id: str = Field(primary_key=True)
+    kind: str
+    set_name: str = Field(index=True)
+    origin: str
+    hub: str = ""
+    epoch: int = Field(sa_type=BigInteger)
+    from_seq: int = Field(sa_type=BigInteger)
+    until_seq: int = Field(sa_type=BigInteger)
+    view: str = ""
+    entries: int = Field(sa_type=BigInteger)
+    reason: str
+    reference: str = ""
+    created: int = Field(sa_type=BigInteger)
+    due: int = Field(sa_type=BigInteger)
+    removed: int = Field(default=0, sa_type=BigInteger)
+    answered: int = Field(default=0, sa_type=BigInteger)
+    because: str = ""  # why we refuse, "" where we do not
+
+
+class WithdrawalHolder(SQLModel, table=True):
+    """Somebody who may hold what was taken back. `via`: through whom, from us on, separated by spaces; "" directly.
+
+    `state`: outstanding, applied, refused. `mail`: the number of the signed message with a direct holder's answer.
+    """
+
+    __tablename__ = "withdrawal_holder"
+    withdrawal: str = Field(primary_key=True, foreign_key="withdrawal.id")
+    holder: str = Field(primary_key=True)
+    via: str = Field(primary_key=True)
+    entries: int = Field(sa_type=BigInteger)
+    state: str
+    because: str = ""
+    answered: int = Field(default=0, sa_type=BigInteger)
+    mail: int = Field(default=0, sa_type=BigInteger)
+    reminded: int = Field(default=0, sa_type=BigInteger)
+
+
+class MailEvidence(SQLModel, table=True):
+    """What a partner signed when it sent mailbox messages whose proof is kept: manifest and payload, sealed at rest."""
+
+    __tablename__ = "mail_evidence"
+    partner: str = Field(primary_key=True)
+    last: int = Field(primary_key=True, sa_type=WIDE)
+    first: int = Field(sa_type=BigInteger)
+    sealed: bytes
+
+
 class FeedHeadRow(SQLModel, table=True):
     """The feed head last issued to a partner: its content and the sealed bytes that a poll answers with."""
 

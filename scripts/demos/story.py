@@ -404,7 +404,8 @@ class Story:
         say.good("Both have answered that it took effect, and neither finds the entry any more.")
 
     def _both_withdrew(self) -> bool | None:
-        told = {one["partner"] for one in self.xa.run("message", "list") if one["kind"] == "withdrawal_applied"}
+        answers = self.xa.run("withdrawal", "status")
+        told = {one["holder"] for one in answers if one["state"] == "applied"}
         return True if {self.xb.agency, self.xc.agency} <= told else None
 
     def _audit(self) -> None:
