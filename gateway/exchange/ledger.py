@@ -113,7 +113,7 @@ class Ledger:
         """Withdraw entries that whoever sent them to us takes back; nothing is listed as never again."""
         with self._node.store.transaction() as tx:
             hash_set = self._own(tx, name)
-            withdraw_entries(self._node, self._shelf, tx, hash_set, entry_ids, actor=actor, reason=reason)
+            withdraw_entries(self._node, self._shelf, tx, hash_set, entry_ids, actor=actor, cause=Cause(reason))
 
     def _log_refused(self, tx: Transaction, name: str, form: str, done: ImportTally) -> None:
         """What was left out stands in the log as well: counts and reasons."""
