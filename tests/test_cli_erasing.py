@@ -101,3 +101,23 @@ def test_what_cannot_be_done_is_a_sentence_and_an_exit_code(desk: Path, argument
     said = gateway(*arguments, exit_code=code).stderr
     assert said.startswith("Error: ")
     assert DIGESTS[0] not in said
+
+
+def test_what_was_taken_back_is_listed_with_whom_it_waits_for(desk: Path) -> None:
+    [hit] = json_of("look-up", DIGESTS[2])
+    words = ("--reason", "listed wrongly", "--reference", "XA court 7/26", "--within", "10")
+    gateway("set", "withdraw", "found", hit["entry"], *words)
+    [row] = json_of("withdrawal", "list")
+    assert (row["kind"], row["set"], row["reference"]) == ("withdrawal", "XA-NCVI/found", "XA court 7/26")
+    assert (row["entries"], row["holders"], row["outstanding"]) == (1, 0, 0)
+    assert row["due"] - row["created"] == 10 * 86_400
+    assert json_of("withdrawal", "status", row["id"][:8], "--outstanding") == []
+    assert "Nobody held any of it." in gateway("withdrawal", "status").stdout
+    gateway("withdrawal", "refuse", row["id"], "--because", "a court file", exit_code=5)
+    gateway("withdrawal", "status", "ffff", exit_code=7)
+    gateway("set", "withdraw", "found", hit["entry"], "--reason", "two\nlines", exit_code=3)
+
+
+def test_evidence_is_of_entries_of_partners(desk: Path) -> None:
+    [hit] = json_of("look-up", DIGESTS[1])
+    gateway("set", "evidence", "found", hit["entry"], exit_code=7)

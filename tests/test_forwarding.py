@@ -14,10 +14,13 @@ from gateway.audit import EventKind
 from gateway.columns.block import decode
 from gateway.errors import DeniedError, NotFoundError, VerificationError
 from gateway.exchange import Exchange
+from gateway.exchange.forwarding import narrowed
 from gateway.exchange.lookup import format_entry
 from gateway.exchange.shelf import CHANGES
 from gateway.interchange import FeedHead
-from gateway.model import HandlingCode, Restriction
+from gateway.model import ENTRY_GROUPS, FieldGroup, HandlingCode, Label, Restriction, VictimStatus
+from gateway.policy import Duty, LabelRights, Obligation, PartnerRef
+from gateway.store.tables import LabelRow
 from partner_simulator import Network, Rogue, card_of, held_entries, refused
 
 SET = "XA-NCVI/identified"
@@ -357,3 +360,47 @@ def test_the_log_of_a_forwarder_holds_what_it_copied(network: Network) -> None:
     [copied_event] = events(member(network, "B").node, EventKind.ONWARD_COPIED)
     assert copied_event.details["changes"] == 40
     assert events(member(network, "C").node, EventKind.ONWARD_COPIED) == []
+
+
+# The rules beside policy, alone: also where policy does not ask about onward transfer
+
+
+def came(**changed: object) -> tuple[Label, LabelRow]:
+    """A label of XA as it came, and what its hub said of it."""
+    fields: dict[str, object] = {"groups": "cryptographic_digests existence", "obligations": "retain_days(90)"}
+    told = {name: changed.pop(name, value) for name, value in fields.items()}
+    words = {"victim_status": VictimStatus.LEAD, "onward": ("XC",), **changed}
+    label = Label("XA-NCVI", "XA", HandlingCode.H1, "icse:1", words.pop("victim_status"), "B2", "a law", **words)  # type: ignore[arg-type]
+    return label, LabelRow(set_id=1, number=1, digest=bytes(32), attributes="", **told)  # type: ignore[arg-type]
+
+
+ALL_GROUPS = LabelRights(frozenset(ENTRY_GROUPS), (Obligation(Duty.RETAIN_DAYS, 365),), ("a-rule",), ())
+THIRD, HOME = PartnerRef("XC-NCVI", "XC"), PartnerRef("XA-OTHER", "XA")
+
+
+def test_what_goes_on_is_what_came_and_policy_permits_under_all_duties() -> None:
+    right = narrowed(*came(), ALL_GROUPS, THIRD)
+    assert right.groups == {FieldGroup.EXISTENCE, FieldGroup.CRYPTOGRAPHIC_DIGESTS}
+    assert right.obligations == (Obligation(Duty.RETAIN_DAYS, 90),)
+    assert narrowed(*came(onward=()), ALL_GROUPS, HOME).groups == right.groups
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"onward": ("XB",)},
+        {"restrictions": (Restriction.ORIGINATOR_CONTROL,)},
+        {"obligations": "no_onward"},
+        {"obligations": "a_duty_of_tomorrow"},
+        {"groups": ""},
+        {"groups": "cryptographic_digests"},
+    ],
+    ids=lambda changed: " ".join(map(str, changed.items())),
+)
+def test_what_may_not_go_on_does_not_whatever_policy_says(changed: dict[str, object]) -> None:
+    assert narrowed(*came(**changed), ALL_GROUPS, THIRD).groups == frozenset()
+
+
+def test_under_originator_control_nothing_goes_home_by_rule_either() -> None:
+    label = came(restrictions=(Restriction.ORIGINATOR_CONTROL,))
+    assert narrowed(*label, ALL_GROUPS, HOME).groups == frozenset()
