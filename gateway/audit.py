@@ -121,6 +121,7 @@ class EventKind(StrEnum):
     NEVER_AGAIN_CHANGED = "never_again_changed"
     BLOCKS_COMPACTED = "blocks_compacted"
     ONWARD_COPIED = "onward_copied"
+    FILE_EXPORTED = "file_exported"
     WITHDRAWAL_BEGUN = "withdrawal_begun"
     WITHDRAWAL_ANSWERED = "withdrawal_answered"
 
@@ -225,6 +226,10 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.GATEWAY_RESTORED: frozenset(
         {"agency", "origin", "old_origin", "old_size", "old_root", "old_note"}
         | {"witnessed_size", "witnessed_note", "proposal", "key_ids", "standing"}
+    ),
+    EventKind.FILE_EXPORTED: frozenset(
+        {"set", "partner", "form", "surface", "policy", "epoch", "seq", "entries", "left_out", "labels", "withheld"}
+        | {"size", "digest", "manifest_digest"}
     ),
     EventKind.PARTNER_RESTORED: frozenset(
         {"partner", "origin", "old_origin", "old_size", "held_size", "held_note", "statement", "key_ids"}

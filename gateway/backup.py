@@ -48,6 +48,7 @@ from gateway.keystore import Keystore
 from gateway.logcheck import verify_own_log
 from gateway.logexport import export_log
 from gateway.model import require
+from gateway.newfile import Pulled, new_file
 from gateway.node import Clock, Node, own_log
 from gateway.store import NEWEST_REVISION, Transaction
 from gateway.store.copying import TableRows, read_tables
@@ -143,9 +144,9 @@ def create(node: Node, path: Path, recipients: Sequence[SealingKey] = (), *, tol
     ownkeys.issued_card(node)  # the card says who signed
     writer = Writer()
     # 1. One state of the database, for as long as it is read; all of it sealed and written as it is read.
-    with _new_file(path) as sink, node.store.snapshot(node.settings.folder) as tx:
+    with new_file(path, "backup") as sink, node.store.snapshot(node.settings.folder) as tx:
         origin, log_size = own_log(node, tx).name, tx.log.size()
-        age.encrypt(keys, _Pulled(_pieces(node, tx, writer), told), sink, node.random)
+        age.encrypt(keys, Pulled(_pieces(node, tx, writer), told), sink, node.random)
     made = Created(sink.size, sink.digest, origin, log_size)
     # 2. On record. A crash before this line leaves a backup that the log does not tell of, and that is as good.
     details: dict[str, object] = {
@@ -209,77 +210,6 @@ def _content(path: Path, name: str) -> bytes:
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(f"a file is larger than {MAX_FILE_BYTES} bytes", place=name)
     return raw
-
-
-class _Pulled:
-    """Pieces that are made one after the other, as a stream that is read."""
-
-    def __init__(self, pieces: Iterator[bytes], told: Told) -> None:
-        self._pieces = pieces
-        self._left = memoryview(b"")
-        self._told = told
-        self._done = 0
-
-    def read(self, count: int, /) -> bytes:
-        """At most `count` bytes; none at the end."""
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._left = memoryview(piece)
-        taken, self._left = bytes(self._left[:count]), self._left[count:]
-        self._done += len(taken)
-        self._told(self._done, 0)
-        return taken
-
-
-class _Sink:
-    """A file that is hashed and counted as it is written."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._file = os.fdopen(descriptor, "wb")
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what was written, hex."""
-        return self._hash.hexdigest()
-
-    def write(self, raw: bytes | memoryview, /) -> None:
-        """Take all of `raw`."""
-        self._file.write(raw)
-        self._hash.update(raw)
-        self.size += len(raw)
-
-    def close(self, *, sync: bool) -> None:
-        """End it; on the disk if that is asked for."""
-        if sync:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[_Sink]:
-    """A file of mode 0600 that is at `path` when the block ends well, and nowhere when it does not."""
-    taken = ConfigError("a file of this name is already there", remedy="choose another name: no backup is written over")
-    if path.exists():  # said at once, not after an hour
-        raise taken
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent)
-        sink, draft = _Sink(descriptor), Path(name)
-        try:
-            yield sink
-            sink.close(sync=True)
-            os.link(draft, path)  # unlike a rename this fails where a file has come meanwhile
-        finally:
-            sink.close(sync=False)
-            draft.unlink(missing_ok=True)
-    except FileExistsError as error:
-        raise taken from error
-    except OSError as error:
-        raise ConfigError(f"the backup cannot be written: {error.strerror}") from error
 
 
 # Opening one

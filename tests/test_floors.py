@@ -29,6 +29,7 @@ FLOOR_OF = {
     "backupfile": "rules",
     "columns": "rules",
     "comparisons": "rules",
+    "exportmanifest": "rules",
     "gossip": "rules",
     "interchange": "rules",
     "policy": "rules",
@@ -39,6 +40,7 @@ FLOOR_OF = {
     "config": "edges",
     "enumerating": "edges",
     "keystore": "edges",
+    "newfile": "edges",
     "policyfolder": "edges",
     "shipped": "edges",
     "store": "edges",
@@ -68,7 +70,6 @@ FLOOR_OF = {
     "receipts": "deeds",
     "reconcile": "deeds",
     "recording": "deeds",
-    "sourcing": "deeds",
     "alarms": "deeds",
     "sync": "deeds",
     "watch": "deeds",
@@ -98,7 +99,7 @@ LIBRARY_DOORS = {
     "typer": ("cli",),
     "zstandard": ("columns",),
 }
-ASYNC_HOMES = ("client", "reconcile", "sourcing", "sync", "watch", "doors", "console", "app", "cli")
+ASYNC_HOMES = ("client", "reconcile", "sync", "watch", "doors", "console", "app", "cli")
 # Outside crypto nothing draws randomness by itself: it is passed in.
 RANDOM_MODULES = {"random", "secrets", "uuid"}
 # Clock, files, network, processes and async: not below the edges.

@@ -1,4 +1,4 @@
-"""Outside formats in: a binary stream becomes entry drafts, one file of this package per format.
+"""Outside formats in: a binary stream becomes entry drafts, one file of this package per format. (Out: `outward`.)
 
 Rules:
 - A bad row is refused alone and reported with line, field and reason, never with its value.
@@ -104,6 +104,6 @@ def _sniff_header(line: str) -> str | None:
     if {icse_csv.IMAGE_ID.casefold(), icse_csv.VICTIM_IDENTIFIED.casefold()} <= set(columns):
         return "icse_csv"
     columns = [name.strip().strip('"') for name in line.split(gateway_csv.DELIMITER)]
-    if set(columns) <= set(gateway_csv.COLUMNS) and set(columns) & set(gateway_csv.DIGEST_COLUMNS):
+    if set(columns) <= {*gateway_csv.COLUMNS, gateway_csv.GUARDED} and set(columns) & set(gateway_csv.DIGEST_COLUMNS):
         return "gateway_csv"
     return None

@@ -47,6 +47,7 @@ class CsvForm:
         words_at, words: the places of what a row says of its label, and what such cells mean; the place `width` is an
             empty cell in every row.
         seen_at, quality_at: the places of a moment and of a PDQ quality, -1 where the file has none.
+        singly_at: the place of a cell that, where it holds anything, has its row read by itself, -1 for none.
         dropped: (place, name) of what is counted and left behind.
     """
 
@@ -57,6 +58,7 @@ class CsvForm:
     words: Callable[..., LabelWords]
     seen_at: int = -1
     quality_at: int = -1
+    singly_at: int = -1
     dropped: Sequence[tuple[int, str]] = ()
 
 
@@ -125,6 +127,8 @@ def _good_pieces(
     """What can be read of these rows, part by part, with the places of its rows."""
     columns = [*columns, ("",) * len(places)]
     odd = _odd_qualities(form, columns)
+    if form.singly_at >= 0:
+        odd |= {row for row, cell in enumerate(columns[form.singly_at]) if cell}
     digests = [columns[at] for at, _ in form.digests]
     uneven = [column for column in digests if "" in column and any(column)]
     if not odd and not uneven:

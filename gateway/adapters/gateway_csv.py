@@ -1,5 +1,8 @@
 """Our own CSV for hash lists, `contracts/hash-csv-1.md`: what a team writes when it has no export of its own.
 
+Version 2 (`contracts/hash-csv-2.md`) has one column more, `guarded`: it names the texts of its row that are written so
+that no spreadsheet runs them.
+
 Rules:
 - Commas, UTF-8, a header row that names the columns in any order. A column that the contract does not know refuses the
   file: a misspelt name must not lose a column.
@@ -25,6 +28,7 @@ from gateway.adapters.fields import (
     read_pdq_quality,
     read_text,
 )
+from gateway.adapters.guarding import unguarded
 from gateway.adapters.rows import (
     NO_DIGEST,
     WHOLE_ROW,
@@ -62,6 +66,8 @@ OTHER_COLUMNS = (
     "seen",
 )
 COLUMNS = (*DIGEST_COLUMNS, *OTHER_COLUMNS)
+GUARDED = "guarded"  # version 2 alone has it
+GUARDABLE = ("media_type", "category", "series", "victim_ref")
 TEXT_COLUMNS = ("source_ref", "media_type", "series", "victim_ref")
 WORD_COLUMNS = ("victim_status", "evaluation", "handling", "restrictions", "category")
 RESTRICTION_SEPARATOR = "|"
@@ -84,7 +90,7 @@ def read(source: BinaryIO, report: AdapterReport, _options: ReadOptions) -> Iter
 
 def _check_header(header: list[str]) -> None:
     for position, name in enumerate(header, 1):
-        if name not in COLUMNS:
+        if name not in (*COLUMNS, GUARDED):
             raise MalformedError(
                 f"the header has {shown_name(name, position)}, which the contract does not know",
                 place="header",
@@ -107,6 +113,7 @@ def _form(header: list[str]) -> CsvForm:
         _words,
         seen_at=at.get("seen", -1),
         quality_at=at.get("pdq_quality", -1),
+        singly_at=at.get(GUARDED, -1),
     )
 
 
@@ -127,10 +134,14 @@ def _row_reader(header: list[str], report: AdapterReport) -> Callable[[list[str]
     digest_cells = [(at[name], name, DIGEST_READERS[name]) for name in DIGEST_COLUMNS if name in at]
     absent = len(header)  # each row gets one empty cell more, at which every absent column looks
     other_cells = itemgetter(*(at.get(name, absent) for name in OTHER_COLUMNS))
+    guarded_at = at.get(GUARDED, absent)
+    guardable = {name: at.get(name, absent) for name in GUARDABLE}
 
     def draft(cells: list[str]) -> EntryDraft:
         digests = {name: read(cell, name) for index, name, read in digest_cells if (cell := cells[index].strip())}
         cells.append("")
+        if cells[guarded_at]:
+            _unguard(cells, cells[guarded_at], guardable)
         quality, ref, media, category, series, victim, status, evaluation, handling, tags, seen = other_cells(cells)
         pdq_quality = _keep_pdq(digests, quality, report) if quality else 0
         if not digests:
@@ -151,6 +162,14 @@ def _row_reader(header: list[str], report: AdapterReport) -> Callable[[list[str]
         )
 
     return draft
+
+
+def _unguard(cells: list[str], names: str, places: Mapping[str, int]) -> None:
+    """Put the texts that the cell `guarded` names into the row as they were."""
+    for name in names.strip().split(RESTRICTION_SEPARATOR):
+        if name not in places:
+            raise refusal(GUARDED, f"has a name that is not one of {', '.join(places)}")
+        cells[places[name]] = unguarded(cells[places[name]].strip(), name)
 
 
 def _keep_pdq(digests: dict[str, bytes], cell: str, report: AdapterReport) -> int:

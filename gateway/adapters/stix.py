@@ -31,7 +31,7 @@ from gateway.adapters.fields import (
 )
 from gateway.adapters.jsonrows import Doubled, Window, records
 from gateway.adapters.rows import NO_DIGEST, WHOLE_ROW, ReadOptions, drop_named, in_chunks, refusal
-from gateway.adapters.stixwords import ALGORITHMS, EXTENSION, HANDLING_BY_MARKING, credibility_of
+from gateway.adapters.stixwords import ALGORITHMS, EXTENSION, HANDLING_BY_MARKING, NOTHING, credibility_of
 from gateway.columns.drafts import DraftBatch
 from gateway.errors import MalformedError
 from gateway.model import (
@@ -174,7 +174,8 @@ def _pattern_digests(record: Mapping[str, object], report: AdapterReport) -> dic
     text = _text(record, "pattern").strip()
     if len(text) > MAX_PATTERN_CHARS:
         raise refusal("pattern", f"is longer than {MAX_PATTERN_CHARS} characters")
-    return _digests(_comparisons(text), "pattern", report)
+    # Its digests, if it has any, stand in our extension alone.
+    return {} if text == NOTHING else _digests(_comparisons(text), "pattern", report)
 
 
 def _comparisons(text: str) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from gateway.adapters.stixwords import (
     EXTENSION,
+    NOTHING,
     STIX_HASHES,
     agency_id,
     common_objects,
@@ -31,7 +32,6 @@ from gateway.adapters.stixwords import (
 from gateway.columns.rows import Rows
 from gateway.model import HandlingCode, VictimStatus
 
-NOTHING = "[file:size = -1]"
 DESCRIPTION = "A file on a hash list. The extension says what the list says of it."
 GONE = "No longer on the list: delete it, and whatever was made of it."
 NOT_CARRIED = ("vpdq", "vendor", "tmk_pdqf", "status_at", "status_owner")  # columns that no member stands for

@@ -24,6 +24,7 @@ NAMESPACE = bytes.fromhex("6c675359b6574a72ba9c5291bf8b6f03")  # drawn once, for
 EXTENSION = "extension-definition--b40215b4-b5be-40a7-8937-e94b49de14c6"
 PROJECT = "identity--5b4b9dab-f3e3-482c-90c2-f282281476f2"  # whose the extension is: an extension needs an author
 DEFINED = "2026-11-28T00:00:00.000Z"  # when the extension and the statements were written; they never change
+NOTHING = "[file:size = -1]"  # the pattern of what has no digest to show, or is gone: no file matches it
 TLP_EXTENSION = "extension-definition--60a3c5c5-0d10-413e-aab3-9e08dde9e88d"
 TLP_CREATED = "2022-10-01T00:00:00.000Z"
 TLP_IDS = {

@@ -39,7 +39,6 @@ ROOMS = {
     "push": "syncing",
     "pull": "syncing",
     "sync": "syncing",
-    "source": "sources",
     "withdrawal": "withdrawals",
     "receipt": "mail",
     "message": "mail",
@@ -49,6 +48,7 @@ ROOMS = {
     "alarm": "alarms",
     "duties": "duties",
     "inspect": "inspecting",
+    "verify": "exporting",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli import erasing
+from gateway.cli import erasing, exporting
 from gateway.cli.people import read_file
 from gateway.cli.shell import Shell, amount, bold, command, plain, when
 from gateway.columns.rows import EXISTENCE
@@ -209,6 +209,7 @@ def set_purge(shell: Shell, *, name: SetName) -> None:
 
 
 erasing.register(set_app)
+exporting.register(set_app)
 
 
 @command(look_up_app, "look-up")

@@ -50,6 +50,7 @@ from gateway.exchange.drafting import ServedSet
 from gateway.exchange.duties import Duties
 from gateway.exchange.epochs import Epochs
 from gateway.exchange.explaining import Storyteller
+from gateway.exchange.exporting import Exporting
 from gateway.exchange.forwarding import Forwarding
 from gateway.exchange.inbox import Inbox
 from gateway.exchange.labels import digest_key
@@ -114,6 +115,7 @@ class Exchange:
         self.duties = Duties(node, self.shelf, self.mailbox)
         self.server = Server(node, self.shelf, self.duties)
         self.storyteller = Storyteller(node, self.shelf)
+        self.exporting = Exporting(node, self.shelf)
         self.recovering = Recovering(node, self.shelf, self.never_again)
         self.epochs = Epochs(node, self.shelf)
         self.forwarding = Forwarding(node, self.shelf)

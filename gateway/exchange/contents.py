@@ -7,7 +7,7 @@ ConflictError: whoever reads begins again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.columns import digest
@@ -17,6 +17,7 @@ from gateway.columns.rows import EXISTENCE, Ints, Mask, Rows
 from gateway.errors import ConflictError
 from gateway.exchange.shelf import BARE, CHANGES, READ_AT_ONCE, Shelf, block_id
 from gateway.node import Node
+from gateway.store import Transaction
 from gateway.store.tables import BlockRow
 
 _LANE_BYTES = 16  # of one item
@@ -46,20 +47,48 @@ class Contents:
             groups: label -> group codes; items are made for these, and the others' parts are not even read.
         """
         with self._shelf.reading(self._node.store) as tx:
-            stored = [row for row in tx.blocks.of_set(set_id) if row.label in groups and row.kind in (CHANGES, *BARE)]
-            with self._shelf.index(tx, set_id) as index:
-                live = [index.live_rows(block_id(row)) for row in stored]
-        held = [(row, mask) for row, mask in zip(stored, live, strict=True) if mask.any()]
+            held = self.held(tx, set_id, groups)
         for some in _pieces(held):
             yield from self._read(some, key, groups)
+
+    def held(self, tx: Transaction, set_id: int, labels: Container[int]) -> list[tuple[BlockRow, Mask]]:
+        """The blocks under these labels that hold anything now, each with which of its rows count. In order of arrival.
+
+        A byte for each row ever stored, and no value.
+        """
+        stored = [row for row in tx.blocks.of_set(set_id) if row.label in labels and row.kind in (CHANGES, *BARE)]
+        with self._shelf.index(tx, set_id) as index:
+            live = [index.live_rows(block_id(row)) for row in stored]
+        return [(row, mask) for row, mask in zip(stored, live, strict=True) if mask.any()]
+
+    def rows(
+        self, held: Sequence[tuple[BlockRow, Mask]], groups: Mapping[int, Iterable[int]]
+    ) -> Iterator[tuple[BlockRow, Rows]]:
+        """What these blocks hold, a few megabytes at a time; of the columns those of existence and of these groups.
+
+        Args:
+            groups: label -> group codes: the others' parts are not even read.
+
+        Raises:
+            ConflictError: a block is not there any more.
+        """
+        for some in _pieces(held):
+            with self._node.store.reading() as tx:
+                self._check_there(tx, some)
+                blocks = [self._shelf.get(tx, row, {EXISTENCE, *groups[row.label]}) for row, _ in some]
+            for (row, mask), block in zip(some, blocks, strict=True):
+                yield row, decode(block).take(mask)
+
+    def _check_there(self, tx: Transaction, some: Sequence[tuple[BlockRow, Mask]]) -> None:
+        if len(tx.blocks.some([block_id(row) for row, _ in some])) < len(some):
+            raise ConflictError("the set was rewritten while it was read", remedy="try again")
 
     def _read(
         self, some: Sequence[tuple[BlockRow, Mask]], key: bytes, groups: Mapping[int, Iterable[int]]
     ) -> list[Content]:
         found = []
         with self._node.store.reading() as tx:
-            if len(tx.blocks.some([block_id(row) for row, _ in some])) < len(some):
-                raise ConflictError("the set was rewritten while it was read", remedy="try again")
+            self._check_there(tx, some)
             for row, mask in some:
                 wanted = sorted({EXISTENCE, *groups[row.label]})
                 block = self._shelf.get(tx, row, wanted)
