@@ -27,6 +27,7 @@ from aiohttp import web
 
 from gateway.callers import Callers
 from gateway.config import Settings
+from gateway.doors.documents import DocumentsDoor
 from gateway.doors.entrance import Entrance
 from gateway.doors.guards import RunningServer, ServerLimits, run_server
 from gateway.doors.hashsharing import HashSharingDoor
@@ -58,6 +59,7 @@ def build_app(exchange: Exchange, *, meters: Meters | None = None) -> web.Applic
     app.add_routes(LogDoor(node, entrance).routes())
     app.add_routes(HashSharingDoor(exchange, entrance).routes())
     app.add_routes(TaxiiDoor(exchange, entrance).routes())
+    app.add_routes(DocumentsDoor(node.settings).routes())
     app.add_routes(OpsDoor(node, meters).routes())
     return app
 

@@ -85,6 +85,7 @@ KEYS = {
     "max_envelope_bytes": Key("The largest envelope that is accepted, in bytes.", 65_536, 3 << 30),
     "max_connections": Key("The most connections that are open at once.", 4, 10_000),
     "requests_per_minute": Key("The most requests a minute from one partner.", 10, 100_000),
+    "public_docs": Key("True: /docs and /openapi.yaml answer everybody; else only this machine."),
     "backup_recipients": Key("The offline keys that backups are sealed for: age1pq1 recipients, commas between."),
     "log_level": Key(f"How much is logged: {', '.join(LOG_LEVELS)}."),
 }
@@ -126,6 +127,7 @@ class Settings:
     max_envelope_bytes: int = 1 << 30
     max_connections: int = 256
     requests_per_minute: int = 600
+    public_docs: bool = False
     backup_recipients: str = ""
     log_level: str = "info"
 

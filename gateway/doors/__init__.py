@@ -8,6 +8,7 @@
 - `wire`: strict queries, canonical JSON answers.
 - `oauth`, `native`, `log`, `ops`: the surfaces: tokens; sets, envelopes, mailboxes; the audit log; health, metrics.
 - `hashsharing`, `taxii`: surfaces for stock clients, NCMEC's hash-sharing API v2 and TAXII 2.1.
+- `documents`: the public contract, as OpenAPI and as a page.
 - `answers`: problems instead of stack traces, and the headers of every answer.
 - `loglines`: log records as JSON lines that cannot be forged from outside.
 

@@ -95,7 +95,7 @@ class OpsDoor:
 
     async def get_metrics(self, request: web.Request) -> web.Response:
         """Counts, for this machine alone."""
-        if not _is_local(request):
+        if not is_local(request):
             raise NotFoundError("there is nothing here")
         text = "\n".join(self._lines(await asyncio.to_thread(self._gauges))) + "\n"
         return web.Response(body=text.encode(), headers={"Content-Type": METRICS_TYPE})
@@ -172,7 +172,7 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _is_local(request: web.Request) -> bool:
+def is_local(request: web.Request) -> bool:
     """Whether this machine asks itself, by a loopback name: a proxy here would pass on our public name."""
     try:
         local = ipaddress.ip_address(request.remote or "").is_loopback
