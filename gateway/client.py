@@ -49,7 +49,14 @@ from gateway.crypto.canonical import JsonValue, parse_json
 from gateway.crypto.checkpoint import MAX_NOTE_BYTES
 from gateway.crypto.keys import Random, TokenKey, new_message_id
 from gateway.crypto.tokens import make_assertion, make_dpop
-from gateway.errors import GatewayError, MalformedError, PartnerError, UnauthenticatedError
+from gateway.errors import (
+    GatewayError,
+    MalformedError,
+    NotFoundError,
+    OverloadedError,
+    PartnerError,
+    UnauthenticatedError,
+)
 from gateway.gossip import MAX_TOLD_BYTES, ToldLog, parse_told
 from gateway.interchange import (
     MAX_CARD_BYTES,
@@ -70,6 +77,7 @@ NOTE_TYPE = "text/plain"  # C2SP tlog-tiles serves its checkpoint so
 FORM_TYPE = "application/x-www-form-urlencoded"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
+MAX_SOURCE_PAGE_BYTES = 32 << 20
 SEAL_BYTES = 1 << 20  # manifest, signatures, age header and tags around a payload: at most 600 KiB of it
 MAX_LIST_BYTES = 1 << 20  # a list of some thousand sets
 MAX_SETS = 10_000
@@ -83,6 +91,7 @@ PROGRESS_BYTES = 4096  # a partner that lets us have less each time is not worth
 UNTAKEN_SECONDS = 60  # what we sent may wait so long for the partner's kernel: then the connection is dead
 MIN_SKEW_SECONDS = 30  # proofs bear 60 s; what is less than half of it is not why we were refused
 
+_BASE_WITH_PATH = re.compile(r"([^/]+//[^/]+)((?:/[A-Za-z0-9._~-]{1,64}){0,8})")
 _ETAG = re.compile(r'"([0-9a-f]{64})"')
 _HASH = re.compile(r"[0-9a-f]{64}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16})")  # RFC 9110 14.4
@@ -554,6 +563,86 @@ async def _plain_words() -> AsyncIterator[None]:
         raise _LostError("the partner did not answer in time") from error
     except (aiohttp.ClientError, OSError) as error:
         raise BrokenOffError("the connection with the partner broke off") from error
+
+
+class HashSharingLink:
+    """An NCMEC-style server over HTTP, as the settings name it: the same rules, but that a password says who calls.
+
+    Args:
+        url: its base URL: scheme, host, port, and a path that ends before `/v2`.
+        tls: how its certificate is verified, instead of by the authorities of this machine.
+
+    Raises:
+        PartnerError: the URL is not one that we call.
+    """
+
+    def __init__(
+        self, url: str, user: str, password: str, *, tls: ssl.SSLContext | None = None, limits: LinkLimits | None = None
+    ) -> None:
+        match = _BASE_WITH_PATH.fullmatch(url)
+        if match is None:
+            raise PartnerError("the server's URL is more than scheme, host, port and path")
+        self._base = base_url(match[1]) + match[2]
+        self._headers = {"Authorization": aiohttp.encode_basic_auth(user, password)}
+        self._tls = tls
+        self._limits = limits or LinkLimits()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        limits = self._limits
+        tls = partner_tls((), self._tls) if self._base.startswith("https:") else True
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls, limit=1, socket_factory=_socket),
+            timeout=aiohttp.ClientTimeout(
+                total=limits.total_seconds, sock_connect=limits.connect_seconds, sock_read=limits.read_seconds
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity", "User-Agent": "partner-exchange/1"},
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def page(self, path: str) -> bytes:
+        """The answer to a GET of the base URL and this path and query, which is taken as it is.
+
+        Raises:
+            MalformedError, NotFoundError: the server does not know what was asked for. UnauthenticatedError: it does
+                not let us in. OverloadedError: it asks us to come later. PartnerError: anything else that goes wrong.
+        """
+        if self._session is None:
+            raise PartnerError("the link to the server is closed")
+        # As it is: the library would otherwise write some escapes in another way, and the server compares.
+        url = aiohttp.client.URL(self._base + path, encoded=True)  # type: ignore[attr-defined]  # what aiohttp takes
+        async with _plain_words(), self._session.get(url, headers=self._headers, allow_redirects=False) as response:
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise PartnerError("the server compresses its answer, which nobody asked for")
+            if response.status != 200:
+                raise _SAYS.get(response.status, PartnerError)("the server does not answer what it was asked")
+            read = bytearray()
+            async for piece in response.content.iter_any():
+                read += piece
+                if len(read) > MAX_SOURCE_PAGE_BYTES:
+                    raise PartnerError("the server's answer is larger than a page can be")
+        return bytes(read)
+
+
+_SAYS: Mapping[int, type[GatewayError]] = {
+    400: MalformedError,
+    401: UnauthenticatedError,
+    403: UnauthenticatedError,
+    404: NotFoundError,
+    410: NotFoundError,
+    429: OverloadedError,
+    503: OverloadedError,
+}
 
 
 def _socket(address: AddrInfoType) -> socket.socket:

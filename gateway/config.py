@@ -87,6 +87,13 @@ KEYS = {
     "requests_per_minute": Key("The most requests a minute from one partner.", 10, 100_000),
     "public_docs": Key("True: /docs and /openapi.yaml answer everybody; else only this machine."),
     "backup_recipients": Key("The offline keys that backups are sealed for: age1pq1 recipients, commas between."),
+    "hashsharing_url": Key(
+        "The base URL of an NCMEC-style server whose list is followed (before /v2); empty for none."
+    ),
+    "hashsharing_user": Key("The user by which it knows us."),
+    "hashsharing_password_file": Key("A file with the password for it, readable by this user alone."),
+    "hashsharing_set": Key("The own set that its list becomes, with its full name; nothing else is put into it."),
+    "hashsharing_interval_seconds": Key("How often it is asked for news, in seconds.", 60, 86_400),
     "log_level": Key(f"How much is logged: {', '.join(LOG_LEVELS)}."),
 }
 
@@ -129,6 +136,11 @@ class Settings:
     requests_per_minute: int = 600
     public_docs: bool = False
     backup_recipients: str = ""
+    hashsharing_url: str = ""
+    hashsharing_user: str = ""
+    hashsharing_password_file: str = ""
+    hashsharing_set: str = ""
+    hashsharing_interval_seconds: int = 900
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -145,6 +157,12 @@ class Settings:
         _check(known, "database", "is a URL that is not sqlite:// or postgresql://")
         token = (self.pkcs11_module, self.pkcs11_token, self.pkcs11_pin_file)
         _check(all(token) or not any(token), "pkcs11_module", "goes with pkcs11_token and pkcs11_pin_file")
+        source = (self.hashsharing_url, self.hashsharing_user, self.hashsharing_password_file, self.hashsharing_set)
+        _check(
+            all(source) or not any(source),
+            "hashsharing_url",
+            "goes with hashsharing_user, hashsharing_password_file and hashsharing_set",
+        )
         _check(all(TLS_PIN.fullmatch(pin) for pin in self.own_pins), "tls_pins", "holds something that is no pin")
         _check_recipients(self)
         _check(self.log_level in LOG_LEVELS, "log_level", f"is none of {', '.join(LOG_LEVELS)}")

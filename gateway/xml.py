@@ -25,7 +25,8 @@ Text = str | bytes
 class _Guarded:
     """Builds the tree, event by event, and stops at the first one that is not allowed."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_nodes: int) -> None:
+        self._max_nodes = max_nodes
         self._builder = etree.TreeBuilder()
         self._depth = self._nodes = 0
         self.refusal: GatewayError | None = None
@@ -33,7 +34,7 @@ class _Guarded:
     def start(self, tag: Text, attrib: dict[Text, Text]) -> None:
         self._depth += 1
         self._nodes += 1
-        if self._depth > MAX_DEPTH or self._nodes > MAX_NODES or len(attrib) > MAX_ATTRIBUTES:
+        if self._depth > MAX_DEPTH or self._nodes > self._max_nodes or len(attrib) > MAX_ATTRIBUTES:
             self._refuse(TooLargeError("the XML has too many levels, elements or attributes"))
         self._builder.start(tag, attrib)
 
@@ -61,7 +62,7 @@ class _Guarded:
         raise refusal
 
 
-def parse(raw: bytes, *, max_bytes: int) -> Element:
+def parse(raw: bytes, *, max_bytes: int, max_nodes: int = MAX_NODES) -> Element:
     """The root element of a document.
 
     Raises:
@@ -75,7 +76,7 @@ def parse(raw: bytes, *, max_bytes: int) -> Element:
     except UnicodeDecodeError as error:
         raise MalformedError("the XML is not UTF-8") from error
     # The encoding is given, so that no declaration in the document makes another text of it.
-    guarded = _Guarded()
+    guarded = _Guarded(max_nodes)
     parser = etree.XMLParser(
         target=guarded, encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )

@@ -9,7 +9,8 @@ After the storm the network is mended and everybody syncs. Then the invariants h
    where the hub passes on what it holds of another's set;
 2. the state digests of both sides are equal;
 3. no group that policy withholds is anywhere in a mirror;
-4. every log verifies from the first leaf to the last, and every page that was pushed has one receipt.
+4. nobody owes an answer about what was withdrawn or recalled;
+5. every log verifies from the first leaf to the last, and every page that was pushed has one receipt.
 """
 
 from __future__ import annotations
@@ -193,6 +194,8 @@ class World:
                     self.check_mirror(hub, mirror)
         for exchange in self.network.members.values():
             self.check_log(exchange)
+            owing = [one for one in exchange.withdrawals.status() if one.state == "outstanding"]
+            assert not owing, f"{exchange.node.agency} still waits for answers about what it took back: {owing}"
 
     def check_mirror(self, hub: Exchange, mirror: Exchange) -> None:
         name, strangers = own(hub), {hub.node.agency, mirror.node.agency} not in map(set, self.pairs)

@@ -70,6 +70,7 @@ FLOOR_OF = {
     "receipts": "deeds",
     "reconcile": "deeds",
     "recording": "deeds",
+    "sourcing": "deeds",
     "alarms": "deeds",
     "sync": "deeds",
     "watch": "deeds",
@@ -99,7 +100,7 @@ LIBRARY_DOORS = {
     "typer": ("cli",),
     "zstandard": ("columns",),
 }
-ASYNC_HOMES = ("client", "reconcile", "sync", "watch", "doors", "console", "app", "cli")
+ASYNC_HOMES = ("client", "reconcile", "sourcing", "sync", "watch", "doors", "console", "app", "cli")
 # Outside crypto nothing draws randomness by itself: it is passed in.
 RANDOM_MODULES = {"random", "secrets", "uuid"}
 # Clock, files, network, processes and async: not below the edges.

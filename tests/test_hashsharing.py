@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import re
 import time
@@ -283,6 +284,45 @@ async def test_the_stock_client_works_over_tls(
         client = admit(exchange, "XB-NCVI", clock)
         await client.follow()
     assert client.md5s == hexes(range(3))
+
+
+async def test_as_many_entries_as_a_page_has_are_one_page(xa: Exchange, stock: Stock, clock: FakeClock) -> None:
+    make_set(xa, "found", files(PAGE_ITEMS))
+    clock.advance(2)
+    assert (len(await stock.entries()), stock.pages) == (PAGE_ITEMS, 1)
+
+
+async def test_an_entry_comes_once_in_its_latest_state_at_the_time_of_that(
+    xa: Exchange, stock: Stock, clock: FakeClock
+) -> None:
+    name = make_set(xa, "found", files(2))
+    clock.advance(10)
+    updated = clock()
+    put(xa, name, files(1, category="icse:2"), clock)
+    clock.advance(10)
+    withdrawn = clock()
+    xa.ledger.withdraw(name, [entry_of(xa, 0)[1]], actor="tester", reason="wrong")
+    clock.advance(2)
+    await stock.entries(0, 1)  # from here on it may have been given anything
+    put(xa, name, files(1, first=1, category="icse:2"), clock)
+    gone = clock()
+    xa.ledger.withdraw(name, [entry_of(xa, 1)[1]], actor="tester", reason="wrong")
+    clock.advance(2)
+    assert await stock.entries(0, updated + 1) == [], "replaced since"
+    assert await stock.entries(updated + 1, gone) == [], "replaced since, or never given"
+    assert [update.deleted for update in await stock.entries(withdrawn, clock())] == [True]
+
+
+async def test_nothing_of_a_perceptual_digest_leaves_over_tls_alone(
+    xa: Exchange, stock: Stock, clock: FakeClock
+) -> None:
+    digests = {"md5": md5("x"), "pdq": md5("a") + md5("b"), "photodna": 9 * md5("c")}
+    make_set(xa, "found", [EntryDraft(digests, source_ref="a reference", series="a series", media_type="image/png")])
+    clock.advance(2)
+    body = (await stock.get("/v2/entries")).text
+    assert md5("x").hex() in body
+    for withheld in (md5("a").hex(), base64.b64encode(9 * md5("c")).decode(), "a reference", "a series", "found"):
+        assert withheld not in body
 
 
 # Policy

@@ -200,7 +200,7 @@ def test_a_live_entry_that_would_take_up_a_listed_digest_stays_as_it_was(xa: Exc
 def test_through_no_adapter_comes_what_was_erased(xa: Exchange, form: str) -> None:
     samples = {
         "digest_list": "plain.txt", "gateway_csv": "hash-csv-1.csv", "icse_csv": "icse-export.csv",
-        "vics": "vics-2.0-us.json",
+        "vics": "vics-2.0-us.json", "stix": "stix-2.1-bundle.json",
     }  # fmt: skip
     raw = (Path(__file__).parent / "data_adapters" / samples[form]).read_bytes()
     rows = list(read_hashes(BytesIO(raw), form, AdapterReport(form)))

@@ -6,6 +6,7 @@ import io
 import json
 from base64 import b64encode
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from gateway.columns.rows import Rows
 from gateway.errors import MalformedError
 from gateway.model import AdapterReport, EntryDraft, HandlingCode, Label, VictimStatus
 
+SAMPLE = Path(__file__).parent / "data_adapters" / "stix-2.1-bundle.json"
 SET = "XA-NCVI/found"
 CREATED = 1_795_000_000
 LABEL = Label("XA-NCVI", "XA", HandlingCode.H1, "icse:1", VictimStatus.IDENTIFIED, "B2", "XA Act, section 12")
@@ -283,6 +285,14 @@ def test_a_value_of_poor_quality_is_dropped() -> None:
     [found], report = read(indicator(f"[file:hashes.MD5 = '{MD5.hex()}']", extensions=extension))
     assert "pdq" not in found.digests
     assert report.dropped_fields["pdq"] == 1
+
+
+def test_the_sample_reads_as_its_description_says() -> None:
+    report = AdapterReport("stix")
+    found = list(read_hashes(io.BytesIO(SAMPLE.read_bytes()), "stix", report))
+    assert [sorted(one.digests) for one in found] == [["md5", "sha1"], ["md5", "sha256"]]
+    assert (report.read, report.accepted, report.refused_rows[0].line) == (3, 2, 4)
+    assert (found[0].handling, found[0].evaluation, found[1].media_type) == (HandlingCode.H2, "F2", "image/jpeg")
 
 
 def test_ids_are_told_from_what_only_looks_like_them() -> None:

@@ -39,6 +39,7 @@ ROOMS = {
     "push": "syncing",
     "pull": "syncing",
     "sync": "syncing",
+    "source": "sources",
     "withdrawal": "withdrawals",
     "receipt": "mail",
     "message": "mail",

@@ -106,6 +106,11 @@ def serve(shell: Shell) -> None:
 
         schedule, watch = Schedule(exchange, link_for(node)), Watch(node)
         background = [schedule.run_forever(), watch.run_forever()]
+        if node.settings.hashsharing_url:
+            from gateway.cli.sources import link_to_source  # noqa: PLC0415
+            from gateway.sourcing import Sourcing, follow_forever  # noqa: PLC0415
+
+            background.append(follow_forever(Sourcing(exchange), link_to_source(node)))
         asyncio.run(serve_node(exchange, background=background, ready=ready))
 
 

@@ -168,6 +168,7 @@ def _files() -> dict[str, tuple[bytes, Callable[[bytes], object]]]:
         "digest_list": "debian.md5sums",
         "gateway_csv": "hash-csv-1.csv",
         "icse_csv": "icse-export.csv",
+        "stix": "stix-2.1-bundle.json",
         "vics": "vics-2.0-us.json",
     }
     assert samples.keys() == READERS.keys(), "a reader without a sample"

@@ -1,0 +1,144 @@
+"""Pages of NCMEC hash-sharing v2 as a server sends them: entries become drafts, deletions the references they end.
+
+Read as open clients read it (there is no public schema): what a page has besides is passed over and counted. A bad
+entry is refused alone, by its number in the page; a page that is none is refused whole.
+
+- An entry's reference is `member/id`: the two together are its key there.
+- `md5`, `sha1`, `pdq`, `pdna` (base64 or hex) are carried. An entry with none of them any more is as good as deleted.
+- A classification A1 … B2 becomes the category `ncmec:A1` … `ncmec:B2`.
+- Feedback of other members, large fingerprints and vendors' ones are dropped.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gateway import xml
+from gateway.adapters.ncmec import CLASSIFICATIONS, NAMESPACE
+from gateway.errors import MalformedError
+from gateway.model import DIGEST_BYTES, MAX_TEXT_CHARS, AdapterReport, EntryDraft, require
+
+MAX_PAGE_BYTES = 32 << 20  # NCMEC's have a thousand entries, some with much feedback: two megabytes
+MAX_PAGE_NODES = 400_000
+_PREFIX = f"{{{NAMESPACE}}}"
+_KINDS = {"image": "image", "video": "video", "deletedImage": "", "deletedVideo": ""}
+_DIGESTS = {"md5": "md5", "sha1": "sha1", "pdq": "pdq", "pdna": "photodna"}
+_FOLLOWING = re.compile(r"/v2/entries\?[\x21-\x7e]{1,4000}")  # appended to the base URL as it is
+_ID = re.compile(r"[\x21-\x7e]{1,200}")
+_MEMBER = re.compile(r"[1-9][0-9]{0,19}")
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePage:
+    """What one page says: entries to hold, references of those that ended, and where the next page is ("" after the
+    last)."""
+
+    drafts: Sequence[EntryDraft]
+    ended: Sequence[str]
+    following: str
+
+
+def parse_page(raw: bytes, report: AdapterReport) -> SourcePage:
+    """The page that these bytes are; the report counts what was refused and dropped.
+
+    Raises:
+        MalformedError, TooLargeError: it is none.
+    """
+    root = xml.parse(raw, max_bytes=MAX_PAGE_BYTES, max_nodes=MAX_PAGE_NODES)
+    if root.tag != _PREFIX + "queryResult":
+        raise MalformedError("the answer is no query result")
+    drafts: dict[str, EntryDraft] = {}
+    ended: dict[str, None] = {}
+    for number, element in enumerate(_entries(root), 1):
+        report.read += 1
+        try:
+            reference, draft = _entry(element, report)
+        except MalformedError as error:
+            report.refuse(number, _local(element), error.message)
+            continue
+        report.accepted += 1
+        # Each entry stands in a window once; where it does not, the last word counts.
+        drafts.pop(reference, None)
+        ended.pop(reference, None)
+        if draft is None:
+            ended[reference] = None
+        else:
+            drafts[reference] = draft
+    return SourcePage(list(drafts.values()), list(ended), _following(root))
+
+
+def _entries(root: xml.Element) -> Iterator[xml.Element]:
+    for container in root:
+        if _local(container) in ("images", "videos"):
+            yield from container
+
+
+def _entry(element: xml.Element, report: AdapterReport) -> tuple[str, EntryDraft | None]:
+    """(reference, draft), None for an entry that ended."""
+    kind = _KINDS.get(_local(element))
+    require(kind is not None, "neither an entry nor a deletion")
+    member, identifier = _child(element, "member"), _child(element, "id")
+    number = member.get("id", "") if member is not None else ""
+    text = (identifier.text or "").strip() if identifier is not None else ""
+    require(_MEMBER.fullmatch(number) and _ID.fullmatch(text), "without member or id")
+    reference = f"{number}/{text}"
+    require(len(reference) <= MAX_TEXT_CHARS, "the id is too long")
+    prints = _child(element, "fingerprints")
+    digests = {} if not kind or prints is None else _digests(prints, report)
+    if not digests:
+        return reference, None
+    for child in element:
+        if _local(child) == "feedback" and len(child):
+            report.drop("feedback")
+    code = _child(element, "classification")
+    category = f"ncmec:{(code.text or '').strip()}" if code is not None else ""
+    if category not in CLASSIFICATIONS:
+        category = ""
+    return reference, EntryDraft(digests, source_ref=reference, media_type=kind or "", category=category)
+
+
+def _digests(prints: xml.Element, report: AdapterReport) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for one in prints:
+        name = _DIGESTS.get(_local(one), "")
+        value = _value(name, (one.text or "").strip()) if name else None
+        if value is None:
+            report.drop(_local(one))
+        else:
+            found[name] = value
+    return found
+
+
+def _value(name: str, text: str) -> bytes | None:
+    """A digest's canonical bytes; None for what is none."""
+    size = DIGEST_BYTES[name]
+    try:
+        if len(text) == 2 * (size or 0):
+            return bytes.fromhex(text)
+        raw = base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    return raw if name == "photodna" and len(raw) == size else None
+
+
+def _following(root: xml.Element) -> str:
+    paging = _child(root, "paging")
+    following = _child(paging, "next") if paging is not None else None
+    text = (following.text or "").strip() if following is not None else ""
+    require(not text or _FOLLOWING.fullmatch(text), "the next page is not one of the same list")
+    return text
+
+
+def _child(element: xml.Element, name: str) -> xml.Element | None:
+    return element.find(_PREFIX + name)
+
+
+def _local(element: xml.Element) -> str:
+    """A tag's name; of another namespace's, which may be anything, only that it is one."""
+    tag = str(element.tag)
+    name = tag.removeprefix(_PREFIX)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name) else "another"

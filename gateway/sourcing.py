@@ -1,0 +1,281 @@
+"""Following an NCMEC-style server: its list becomes an own set, entry by entry, deletions included.
+
+The server knows windows of time and no cursor (`adapters.ncmec_pages`). What is known here of where we stand is one
+sealed value in the database:
+
+    since       everything published up to then was taken
+    until       the end of the window that is being read, 0 between two windows
+    following   the next page of it, as the server named it, and when it did
+
+Rules, since such servers are as they are:
+
+1. `since` moves only when a window was read to its end: its entries are in no order.
+2. A window ends `LAG_SECONDS` before now, and begins `OVERLAP_SECONDS` before the end of the last one: clocks differ,
+   and what shares a second may come late. What comes twice changes nothing.
+3. A page's name is good for `FOLLOWING_SECONDS`; where the server does not know it any more the window is begun again.
+4. An entry is known by member and id. What ended there is withdrawn here, but not listed as never again: it may return.
+   What is listed as never again here does not come in, whatever the server says.
+5. Who serves another list or feeds another set begins at the beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from gateway.adapters.ncmec import stamp
+from gateway.adapters.ncmec_pages import SourcePage, parse_page
+from gateway.columns.block import decode
+from gateway.columns.rows import Rows, grouped
+from gateway.crypto import canonical
+from gateway.errors import (
+    ConfigError,
+    ConflictError,
+    DeniedError,
+    GatewayError,
+    MalformedError,
+    NotFoundError,
+    OverloadedError,
+)
+from gateway.exchange import Exchange
+from gateway.exchange.ledger import withdraw_entries
+from gateway.exchange.shelf import block_id
+from gateway.exchange.withdrawals import Cause
+from gateway.model import AdapterReport
+from gateway.store import Transaction
+
+T = TypeVar("T")
+LOG = logging.getLogger(__name__)
+META = "hash-sharing source"
+SCOPE = "source"  # what `pause` stops with everything
+ACTOR = "hash-sharing source"
+LAG_SECONDS = 60
+OVERLAP_SECONDS = 60
+FOLLOWING_SECONDS = 12 * 3600  # NCMEC advises against keeping them longer
+WAKE_SECONDS = 10
+MAX_STATE_BYTES = 16 << 10
+ENDED = Cause("deleted by the server that it came from")
+MAX_PAGES = 20_000  # of one run: twenty million entries
+
+
+class SourceLink(Protocol):
+    """The server over some network. Failures are GatewayErrors."""
+
+    async def page(self, path: str) -> bytes:
+        """The answer to a GET of the base URL and this path and query."""
+
+
+class Run(Protocol):
+    """How blocking work is run."""
+
+    def __call__(self, function: Callable[..., T], /, *args: object) -> Awaitable[T]:
+        """The function's result."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where we stand with the server. Times are Unix seconds."""
+
+    url: str
+    set_name: str
+    since: int = 0
+    until: int = 0
+    following: str = ""
+    following_at: int = 0
+    next_run: int = 0
+    failures: int = 0
+    last_success: int = 0
+    last_error: str = ""
+
+
+@dataclass(slots=True)
+class Followed:
+    """What a run brought."""
+
+    pages: int = 0
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    withdrawn: int = 0
+    report: AdapterReport = field(default_factory=lambda: AdapterReport("ncmec"))
+
+
+class Sourcing:
+    """Follows the server of the settings. Its methods block."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._node = exchange.node
+        settings = exchange.node.settings
+        if not settings.hashsharing_url:
+            raise ConfigError("there is no server to follow", place="hashsharing_url")
+        self._fresh = State(settings.hashsharing_url, settings.hashsharing_set)
+
+    def state(self) -> State:
+        """Where we stand; at the beginning, where the settings name another server or set than before."""
+        with self._node.store.reading() as tx:
+            return self._state(tx)
+
+    def claim(self) -> bool:
+        """Whether a run is due; then nobody else has it until the next one is."""
+        now, interval = self._node.clock(), self._node.settings.hashsharing_interval_seconds
+        with self._node.store.transaction() as tx:
+            state = self._state(tx)
+            if now < state.next_run <= now + interval:
+                return False
+            self._put(tx, replace(state, next_run=now + interval))
+        return True
+
+    def begin(self) -> str | None:
+        """The next page to ask for, None when nothing is left for now.
+
+        Raises:
+            OverloadedError: everything is paused.
+        """
+        now = self._node.clock()
+        with self._node.store.transaction() as tx:
+            if tx.people.is_paused(SCOPE):
+                raise OverloadedError("exchange is paused")
+            state = self._state(tx)
+            if state.following and now - state.following_at <= FOLLOWING_SECONDS:
+                return state.following
+            until = now - LAG_SECONDS
+            if until <= state.since:
+                return None
+            self._put(tx, replace(state, until=until, following="", following_at=0))
+        after = max(state.since - OVERLAP_SECONDS, 0)
+        return f"/v2/entries?from={_quoted(after)}&to={_quoted(until)}"
+
+    def take(self, asked: str, raw: bytes, followed: Followed) -> bool:
+        """Take a page in; returns whether the window has another one.
+
+        Args:
+            asked: what `begin` gave.
+
+        Raises:
+            ConflictError: another node has gone on meanwhile.
+        """
+        name = self._fresh.set_name
+        page = parse_page(raw, followed.report)
+        # 1. What is there is taken in as any list is. A crash after it leaves the page to be taken again, to no effect.
+        if page.drafts:
+            tally = self._exchange.ledger.import_entries(name, page.drafts, actor=ACTOR, form="ncmec")
+            followed.added += tally.added
+            followed.updated += tally.updated
+            followed.unchanged += tally.unchanged
+        # 2. What ended is withdrawn, and we stand behind this page, in one commit.
+        with self._node.store.transaction() as tx:
+            state = self._state(tx)
+            if state.following and state.following != asked:
+                raise ConflictError("another node follows the server meanwhile")
+            followed.withdrawn += self._withdraw(tx, page)
+            self._put(tx, self._moved(state, page))
+        followed.pages += 1
+        return bool(page.following)
+
+    def forget_place(self) -> None:
+        """The server does not know the page that it named: the window is begun again."""
+        with self._node.store.transaction() as tx:
+            self._put(tx, replace(self._state(tx), following="", following_at=0))
+
+    def end(self, error: str) -> None:
+        """Note how a run ended; "" for well."""
+        with self._node.store.transaction() as tx:
+            state = self._state(tx)
+            if error:
+                done = replace(state, failures=state.failures + 1, last_error=error[:500])
+            else:
+                done = replace(state, failures=0, last_error="", last_success=self._node.clock())
+            self._put(tx, done)
+
+    def _moved(self, state: State, page: SourcePage) -> State:
+        if page.following:
+            return replace(state, following=page.following, following_at=self._node.clock())
+        return replace(state, since=state.until, until=0, following="", following_at=0)
+
+    def _withdraw(self, tx: Transaction, page: SourcePage) -> int:
+        """Withdraw what the set holds of the references that ended."""
+        if not page.ended:
+            return 0
+        hash_set = tx.sets.get(self._fresh.set_name)
+        if hash_set.hub or hash_set.id is None:
+            raise DeniedError("only its owner changes a set; this one is a mirror")
+        wanted = Rows.of(len(page.ended), {"source_ref": list(page.ended)})
+        shelf = self._exchange.shelf
+        with shelf.index(tx, hash_set.id) as index:
+            found = index.find("source_ref", wanted.text("source_ref"))
+        places = dict(grouped(found.block_no.astype("uint64")))
+        entries = []
+        stored = list(tx.blocks.some(list(places)).values())
+        for row, block in zip(stored, shelf.get_all(tx, stored), strict=True):
+            where = places[block_id(row)]
+            held = decode(block, ["entry_id", "source_ref"]).take(found.row[where])
+            entry_ids, texts = held.ints("entry_id").tolist(), held.text("source_ref").to_list()
+            told = zip(found.query[where].tolist(), texts, entry_ids, strict=True)
+            entries += [int(entry) for query, text, entry in told if text == page.ended[query]]
+        gone = withdraw_entries(self._node, shelf, tx, hash_set, entries, actor=ACTOR, cause=ENDED)
+        return sum(one.rows.n for one in gone)
+
+    def _state(self, tx: Transaction) -> State:
+        text = tx.people.meta(META)
+        if text is None:
+            return self._fresh
+        try:
+            raw = self._node.keystore.master_key.open(base64.b64decode(text), META)
+        except ValueError as error:
+            raise MalformedError("where we stand with the server is not as it was written") from error
+        members: Any = canonical.parse_canonical(raw, max_bytes=MAX_STATE_BYTES)
+        state = State(**members)
+        same = (state.url, state.set_name) == (self._fresh.url, self._fresh.set_name)
+        return state if same else self._fresh
+
+    def _put(self, tx: Transaction, state: State) -> None:
+        raw = self._node.keystore.master_key.seal(canonical.encode(asdict(state)), META, self._node.random)
+        tx.people.set_meta(META, base64.b64encode(raw).decode())
+
+
+async def follow(
+    sourcing: Sourcing, link: SourceLink, run: Run, on_page: Callable[[Followed], None] = lambda _followed: None
+) -> Followed:
+    """Read the window from where we stand up to now; what came before a failure stays, and how it ended is noted.
+
+    Raises:
+        GatewayError: the server, or what it says, is not in order.
+    """
+    followed = Followed()
+    try:
+        asked = await run(sourcing.begin)
+        while asked is not None and followed.pages < MAX_PAGES:
+            raw = await link.page(asked)
+            more = await run(sourcing.take, asked, raw, followed)
+            on_page(followed)
+            asked = await run(sourcing.begin) if more else None
+    except GatewayError as error:
+        if isinstance(error, MalformedError | NotFoundError):
+            await run(sourcing.forget_place)
+        await run(sourcing.end, error.message)
+        raise
+    await run(sourcing.end, "")
+    return followed
+
+
+async def follow_forever(sourcing: Sourcing, link: Callable[[], AbstractAsyncContextManager[SourceLink]]) -> None:
+    """Follow the server whenever it is due, until cancelled."""
+    while True:
+        try:
+            if await asyncio.to_thread(sourcing.claim):
+                async with link() as there:
+                    followed = await follow(sourcing, there, asyncio.to_thread)
+                LOG.info("the server was followed: %s pages", followed.pages)
+        except GatewayError as error:
+            LOG.warning("the server was not followed to the end: %s", error.message)
+        await asyncio.sleep(WAKE_SECONDS)
+
+
+def _quoted(at: int) -> str:
+    return stamp(at).replace(":", "%3A")
