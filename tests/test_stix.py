@@ -48,7 +48,8 @@ def written(label: Label = LABEL, **columns: Any) -> dict[str, Any]:
     made = writer.indicators(
         rows, label.to_json(), ["retain_days(90)"], entries=["0001-00000000002a"], at=[CREATED + 5]
     )
-    return dict(json.loads(made[0]))
+    assert (made[0].id, made[0].version) == (json.loads(made[0].raw)["id"], json.loads(made[0].raw)["modified"])
+    return dict(json.loads(made[0].raw))
 
 
 def full() -> dict[str, Any]:
@@ -68,11 +69,11 @@ def full() -> dict[str, Any]:
 
 
 def gone() -> dict[str, Any]:
-    return dict(json.loads(IndicatorWriter(SET, CREATED).revoked("0001-00000000002a", 4, CREATED + 9)))
+    return dict(json.loads(IndicatorWriter(SET, CREATED).revoked("0001-00000000002a", 4, CREATED + 9).raw))
 
 
 def common() -> list[dict[str, Any]]:
-    return [json.loads(raw) for _, _, raw in IndicatorWriter(SET, CREATED).common("XA")]
+    return [json.loads(one.raw) for one in IndicatorWriter(SET, CREATED).common("XA")]
 
 
 def read(*objects: object) -> tuple[list[EntryDraft], AdapterReport]:
@@ -151,7 +152,7 @@ def test_what_an_entry_says_is_carried() -> None:
 
 
 def test_what_was_withheld_does_not_appear() -> None:
-    withheld = Label(*["XA-NCVI", "XA", HandlingCode.H1, "icse:1", VictimStatus.WITHHELD, "F6", "XA Act"])
+    withheld = Label("XA-NCVI", "XA", HandlingCode.H1, "icse:1", VictimStatus.WITHHELD, "F6", "XA Act")
     made = written(withheld)
     assert made["pattern"] == NOTHING
     assert "withheld" not in json.dumps(made)

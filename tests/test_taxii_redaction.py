@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from factory import FakeClock, befriend, make_node, make_set, sha256
-from gateway.doors.taxii import _envelope
+from gateway.doors.taxii import render_envelope
 from gateway.exchange import Exchange
 from gateway.exchange.collections import Query, collection_id
 from gateway.model import ENTRY_GROUPS, EntryDraft, FieldGroup, VictimStatus
@@ -70,7 +70,7 @@ def permit(xa: Exchange, groups: frozenset[FieldGroup]) -> None:
 def test_exactly_the_groups_that_policy_permits_leave(xa: Exchange) -> None:
     for groups in [*SUBSETS, *reversed(SUBSETS)]:
         permit(xa, groups)
-        told = xa.collections.page("XB-NCVI", collection_id("XA-NCVI/found"), Query(), _envelope).decode()
+        told = xa.collections.page("XB-NCVI", collection_id("XA-NCVI/found"), Query(), render_envelope).decode()
         assert "0001-000000000001" in told
         assert "our own reference" not in told
         for group, markers in MARKERS.items():

@@ -27,7 +27,7 @@ class StixWriter:
 
     def head(self) -> tuple[bytes, bool]:
         """The bundle's beginning, with the objects that are referred to."""
-        common = self.separator.join(raw for _, _, raw in self._indicators.common(self._options.jurisdiction))
+        common = self.separator.join(one.raw for one in self._indicators.common(self._options.jurisdiction))
         start = f'{{"type":"bundle","id":"{stix_id("bundle", self._options.bundle)}","objects":[\n'
         return start.encode() + common, True
 
@@ -35,7 +35,8 @@ class StixWriter:
         """One indicator for each row."""
         rows = batch.rows
         at = rows.ints("changed_at").tolist()
-        return self._indicators.indicators(rows, batch.label, batch.duties, entries=batch.entries, at=at)
+        made = self._indicators.indicators(rows, batch.label, batch.duties, entries=batch.entries, at=at)
+        return [one.raw for one in made]
 
     def tail(self) -> bytes:
         """The end of the bundle."""

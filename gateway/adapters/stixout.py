@@ -17,16 +17,17 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from gateway.adapters.stixwords import (
     EXTENSION,
     NOTHING,
     STIX_HASHES,
+    Ids,
     agency_id,
     common_objects,
     confidence_of,
     markings_of,
-    stix_id,
     stix_time,
 )
 from gateway.columns.rows import Rows
@@ -36,6 +37,14 @@ DESCRIPTION = "A file on a hash list. The extension says what the list says of i
 GONE = "No longer on the list: delete it, and whatever was made of it."
 NOT_CARRIED = ("vpdq", "vendor", "tmk_pdqf", "status_at", "status_owner")  # columns that no member stands for
 _PERCEPTUAL = ("pdq", "photodna")
+
+
+class Made(NamedTuple):
+    """One object: its id, its version (`modified`, else `created`), and its JSON."""
+
+    id: str
+    version: str
+    raw: bytes
 
 
 class IndicatorWriter:
@@ -50,15 +59,16 @@ class IndicatorWriter:
         self._set = set_name
         self._owner = agency_id(set_name.partition("/")[0])
         self._created = stix_time(created * 1000)
+        self._ids = Ids("indicator", set_name)
 
-    def common(self, jurisdiction: str) -> list[tuple[str, str, bytes]]:
-        """The objects to which the indicators refer, each behind its id and version."""
+    def common(self, jurisdiction: str) -> list[Made]:
+        """The objects to which the indicators refer."""
         found = common_objects(self._set.partition("/")[0], jurisdiction, self._created)
-        return [(str(one["id"]), str(one.get("modified", one["created"])), _json(one).encode()) for one in found]
+        return [Made(str(one["id"]), str(one.get("modified", one["created"])), _json(one).encode()) for one in found]
 
     def id(self, entry: str) -> str:
         """The id of an entry's indicator."""
-        return stix_id("indicator", self._set, entry)
+        return self._ids.id(entry)
 
     def indicators(
         self,
@@ -68,7 +78,7 @@ class IndicatorWriter:
         *,
         entries: Sequence[str],
         at: Sequence[int],
-    ) -> list[bytes]:
+    ) -> list[Made]:
         """The indicators of rows under one label.
 
         Args:
@@ -84,22 +94,23 @@ class IndicatorWriter:
         found = []
         for entry, second, version, pattern, members in zip(entries, at, versions, patterns, more, strict=True):
             moment = stix_time(second * 1000 + version % 1000)
+            name = self._ids.id(entry)
             text = (
-                f'{{"type":"indicator","spec_version":"2.1","id":"{self.id(entry)}","created":"{self._created}",'
+                f'{{"type":"indicator","spec_version":"2.1","id":"{name}","created":"{self._created}",'
                 f'"modified":"{moment}","valid_from":"{moment}","name":"{self._set} {entry}",{head},'
                 f'"pattern":"{pattern}","pattern_type":"stix","pattern_version":"2.1",'
                 f'"extensions":{{"{EXTENSION}":{{{extension},"entry":"{entry}","version":{version}{members}}}}}}}'
             )
-            found.append(text.encode())
+            found.append(Made(name, moment, text.encode()))
         return found
 
-    def revoked(self, entry: str, version: int, at: int) -> bytes:
+    def revoked(self, entry: str, version: int, at: int) -> Made:
         """The indicator of an entry that is gone."""
-        moment = stix_time(at * 1000 + version % 1000)
+        name, moment = self.id(entry), stix_time(at * 1000 + version % 1000)
         members: dict[str, object] = {
             "type": "indicator",
             "spec_version": "2.1",
-            "id": self.id(entry),
+            "id": name,
             "created_by_ref": self._owner,
             "created": self._created,
             "modified": moment,
@@ -113,7 +124,7 @@ class IndicatorWriter:
             "valid_from": moment,
             "object_marking_refs": markings_of(HandlingCode.H2),  # of what is gone no label is told
         }
-        return _json(members).encode()
+        return Made(name, moment, _json(members).encode())
 
     def _of_label(self, label: Mapping[str, object], duties: Sequence[str]) -> tuple[str, str]:
         """What all indicators under a label have in common: their members, and those of the extension."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from gateway.model import HandlingCode
 
@@ -48,6 +49,7 @@ CONFIDENCE = {"1": 90, "2": 70, "3": 50, "4": 30, "5": 10}
 STIX_HASHES = {"md5": "MD5", "sha1": "SHA-1", "sha256": "SHA-256", "sha512": "SHA-512", "ssdeep": "SSDEEP"}
 # Names without case, dashes and underscores; PDQ and PhotoDNA are in no vocabulary of STIX, but tools write them.
 ALGORITHMS = {name: name for name in ("md5", "sha1", "sha256", "sha512", "ssdeep", "pdq", "photodna")}
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})Z", re.ASCII)
 _INDICATOR_ID = re.compile(r"indicator--[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -55,17 +57,39 @@ _INDICATOR_ID = re.compile(r"indicator--[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 def stix_id(kind: str, *words: str) -> str:
     """The id of an object of ours."""
     named = "\n".join((kind, *words)).encode()
-    raw = bytearray(hashlib.sha256(NAMESPACE + named).digest()[:16])
-    raw[6] = raw[6] & 0x0F | 0x40  # RFC 9562 4.2: version 4
-    raw[8] = raw[8] & 0x3F | 0x80  # RFC 9562 4.1: the variant
-    text = raw.hex()
-    return f"{kind}--{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return _as_id(kind, hashlib.sha256(NAMESPACE + named).digest())
+
+
+class Ids:
+    """Makes the ids `stix_id(kind, first, …)` of many last words."""
+
+    def __init__(self, kind: str, first: str) -> None:
+        self._kind = kind
+        self._begun = hashlib.sha256(NAMESPACE + f"{kind}\n{first}\n".encode())
+
+    def id(self, last: str) -> str:
+        """The id of one."""
+        hasher = self._begun.copy()
+        hasher.update(last.encode())
+        return _as_id(self._kind, hasher.digest())
+
+
+def _as_id(kind: str, digest: bytes) -> str:
+    text = digest.hex()
+    # RFC 9562 4.2: version 4; 4.1: the variant, in the upper two bits of octet 8
+    variant = _VARIANTS[text[16]]
+    return f"{kind}--{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 def stix_time(milliseconds: int) -> str:
     """A time of STIX: UTC, to the millisecond."""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=4_096)  # thousands of entries came in one second
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_stix_time(text: str) -> int | None:

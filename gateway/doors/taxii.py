@@ -136,11 +136,11 @@ class TaxiiDoor:
 
     async def get_objects(self, request: web.Request, partner: str) -> web.Response:
         """A page of objects."""
-        return await self._page(request, partner, _query(request), _envelope)
+        return await self._page(request, partner, _query(request), render_envelope)
 
     async def get_object(self, request: web.Request, partner: str) -> web.Response:
         """One object."""
-        return await self._page(request, partner, _query(request, _object(request)), _envelope)
+        return await self._page(request, partner, _query(request, _object(request)), render_envelope)
 
     async def get_manifest(self, request: web.Request, partner: str) -> web.Response:
         """A page of what the objects are, without them."""
@@ -243,7 +243,8 @@ def _collection(one: Collection) -> dict[str, object]:
     }
 
 
-def _envelope(page: ObjectPage) -> bytes:
+def render_envelope(page: ObjectPage) -> bytes:
+    """A page of objects as TAXII writes it."""
     return _enclosed("objects", [one.raw for one in page.objects], page.following)
 
 

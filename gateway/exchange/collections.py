@@ -28,8 +28,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gateway.adapters.stixout import IndicatorWriter
-from gateway.adapters.stixwords import parse_stix_time, short_name, stix_id, stix_time
+from gateway.adapters.stixout import IndicatorWriter, Made
+from gateway.adapters.stixwords import parse_stix_time, short_name, stix_id
 from gateway.columns.block import decode
 from gateway.columns.rows import GROUP_CODES, Index, Rows, constant, counting, grouped, indexes, integers
 from gateway.columns.timeline import SECOND, Moments, Names, Timeline
@@ -49,6 +49,7 @@ SURFACE = "taxii"
 PAGE_OBJECTS = 1_000  # of one answer, about a megabyte
 MAX_KEPT_MOMENTS = 2_000_000  # of timelines, some 60 bytes each
 MAX_KEPT_ROWS = 131_072  # decoded and kept for the next page of the same blocks: some 15 MB
+MAX_KEPT_PAGES = 32  # about a megabyte each
 MAX_NEXT_BYTES = 16 << 10
 COMMON_FROM = 1 << 63  # stands for the entry id of what comes with every set; no entry of ours has it
 INDICATOR = "indicator"
@@ -151,6 +152,7 @@ class Collections:
         self._windows = windows
         self._lines: OrderedDict[tuple[int, str], _Line] = OrderedDict()
         self._names: dict[int, Names] = {}
+        self._pages: OrderedDict[tuple[int, bytes], tuple[_Line, list[Told]]] = OrderedDict()
         self._kept: OrderedDict[tuple[int, frozenset[FieldGroup]], Rows] = OrderedDict()
 
     def listing(self, partner: str) -> list[Collection]:
@@ -249,7 +251,7 @@ class Collections:
 
     def _line(self, tx: Transaction, seen: Seen) -> _Line:
         """The set's timeline for all who were shown the same of it."""
-        key = seen.id, f"{seen.sight.view.digest} {seen.shown.dump()}"
+        key = seen.id, f"{seen.sight.view.digest} {seen.spans}"
         one = seen.hash_set
         state = (one.epoch, one.seq, one.revision, tx.blocks.last_id(seen.id), tx.blocks.last_drop(seen.id))
         kept = self._lines.get(key)
@@ -297,7 +299,7 @@ class Collections:
         """
         timeline = reading.line.timeline
         chosen, more = timeline.select(*span, min(limit, PAGE_OBJECTS), self._among(reading, filters))
-        told = self._told(reading, chosen)
+        told = self._told(reading, chosen) if filters.ids else self._kept_or_told(reading, chosen)
         last = timeline.moments.take(chosen[-1:])
         # A name is found by its first octets: the rest is compared here.
         told = [one for one in told if not filters.ids or one.id in filters.ids]
@@ -333,31 +335,38 @@ class Collections:
             names.add(new, [int(short, 16) for short in made])
         return names
 
+    def _kept_or_told(self, reading: _Reading, chosen: Index) -> Sequence[Told]:
+        """The same, kept for the next who asks: the partners of one view mostly ask for the same pages."""
+        key = id(reading.line), chosen.tobytes()
+        kept = self._pages.get(key)
+        # A line that was replaced may leave its number to another: it is kept beside what was told of it.
+        if kept is None or kept[0] is not reading.line:
+            kept = self._pages[key] = reading.line, self._told(reading, chosen)
+            while len(self._pages) > MAX_KEPT_PAGES:
+                self._pages.popitem(last=False)
+        self._pages.move_to_end(key)
+        return kept[1]
+
     def _told(self, reading: _Reading, chosen: Index) -> list[Told]:
         """The objects at these places, in their order."""
-        line, writer = reading.line, reading.writer
+        line = reading.line
         moments, marks = line.timeline.moments.take(chosen), line.timeline.marks[chosen].tolist()
-        times, versions, entries = moments.times.tolist(), moments.versions.tolist(), moments.entries.tolist()
         found: dict[int, Told] = {}
         for number, where in grouped(moments.blocks):
-            for at, raw in zip(where.tolist(), self._raw(reading, number, moments.take(where)), strict=True):
-                entry = entries[at]
-                if entry >= COMMON_FROM:
-                    found[at] = line.common[entry - COMMON_FROM]
-                    continue
-                version = stix_time(times[at] * 1000 + versions[at] % 1000)
-                name = writer.id(format_entry(entry))
-                found[at] = Told(name, version, marks[at], raw, True, is_gone=not number)
+            for at, made in zip(where.tolist(), self._made(reading, number, moments.take(where)), strict=True):
+                found[at] = made if isinstance(made, Told) else Told(*made[:2], marks[at], made.raw, True, not number)
         return [found[at] for at in sorted(found)]
 
-    def _raw(self, reading: _Reading, number: int, moments: Moments) -> list[bytes]:
+    def _made(self, reading: _Reading, number: int, moments: Moments) -> Sequence[Made | Told]:
         """The objects of these moments, all of one block; block 0 stands for what is gone, and for what is common."""
         writer, entries, times = reading.writer, moments.entries.tolist(), moments.times.tolist()
         if not number:
-            versions = moments.versions.tolist()
-            told = zip(map(format_entry, entries), versions, times, strict=True)
+            told = zip(entries, moments.versions.tolist(), times, strict=True)
             return [
-                b"" if entry >= COMMON_FROM else writer.revoked(*one) for entry, one in zip(entries, told, strict=True)
+                reading.line.common[entry - COMMON_FROM]
+                if entry >= COMMON_FROM
+                else writer.revoked(format_entry(entry), version, time)
+                for entry, version, time in told
             ]
         row, seen = next(iter(reading.tx.blocks.some([number]).values())), reading.seen
         rows = self._rows(reading.tx, seen, row).take(moments.rows)

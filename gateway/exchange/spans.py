@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from gateway.crypto import canonical
@@ -98,15 +99,19 @@ class Shown:
     @classmethod
     def parse(cls, seq: int, judged: int, text: str) -> Shown:
         """What `dump` wrote (in our own store)."""
-        value: Any = canonical.parse_canonical(text.encode(), max_bytes=MAX_SPANS_BYTES)
-        try:
-            spans = {
-                label: tuple(Span(frozenset(map(FieldGroup, groups)), *numbers) for groups, *numbers in rows)
-                for label, rows in value["spans"]
-            }
-        except (TypeError, ValueError, KeyError) as error:
-            raise MalformedError("spans: not as they were written") from error
-        return cls(seq, judged, spans)
+        return cls(seq, judged, _parsed(text))
+
+
+@lru_cache(maxsize=1_024)  # every request meets those of all sets, and they hardly ever change
+def _parsed(text: str) -> Mapping[int, tuple[Span, ...]]:
+    value: Any = canonical.parse_canonical(text.encode(), max_bytes=MAX_SPANS_BYTES)
+    try:
+        return {
+            label: tuple(Span(frozenset(map(FieldGroup, groups)), *numbers) for groups, *numbers in rows)
+            for label, rows in value["spans"]
+        }
+    except (TypeError, ValueError, KeyError) as error:
+        raise MalformedError("spans: not as they were written") from error
 
 
 def _bounded(spans: tuple[Span, ...]) -> tuple[Span, ...]:

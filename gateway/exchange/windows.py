@@ -144,6 +144,7 @@ class Seen:
     hash_set: HashSet
     sight: Sight
     shown: Shown
+    spans: str  # what was shown, as it is remembered
 
     @property
     def id(self) -> int:
@@ -310,6 +311,7 @@ class Windows:
         before = Shown(hash_set.seq) if known is None else Shown.parse(known.seq, known.judged, known.spans)
         view = {number: shown.groups & CARRIED[surface] for number, shown in sight.view.labels.items()}
         shown = before.brought_up(view, max(sight.labels, default=0), seq=hash_set.seq, now=now)
+        text = known.spans if known is not None and shown.spans == before.spans else shown.dump()
         old_view = NO_VIEW if known is None else known.view
         row = ShownSet(
             set_id=hash_set.id,
@@ -318,7 +320,7 @@ class Windows:
             seq=shown.seq,
             judged=shown.judged,
             view=sight.view.digest,
-            spans=shown.dump(),
+            spans=text,
         )
         self._decide(tx, hash_set, partner, sight)
         if known is None or row.model_dump() != known.model_dump():
@@ -327,7 +329,7 @@ class Windows:
             details = {"partner": partner, "set": hash_set.name, "old_view": old_view, "new_view": sight.view.digest}
             agency, kind = self._node.agency, EventKind.VIEW_CHANGED
             tx.log.append([self._node.event(kind, actor=agency, subject=partner, details=details)])
-        return Seen(hash_set, sight, shown)
+        return Seen(hash_set, sight, shown, text)
 
     def _decide(self, tx: Transaction, hash_set: HashSet, partner: str, sight: Sight) -> None:
         """What was decided of each label is on record."""

@@ -27,6 +27,7 @@ from near import bench_near
 from postgresql import bench_postgresql
 from reconcile import bench_repair
 from rules import bench_audit, bench_policy
+from taxii import bench_taxii
 
 BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "import": bench_import,
@@ -42,6 +43,7 @@ BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "repair": bench_repair,
     "postgresql": bench_postgresql,
     "classes": bench_classes,
+    "taxii": bench_taxii,
     "scale": bench_scale,
     "large": bench_large,
 }
