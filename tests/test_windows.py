@@ -10,14 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from factory import LEGAL_BASIS, FakeClock, befriend, events, make_node, reopened
+from factory import (
+    LEGAL_BASIS,
+    FakeClock,
+    SeededRandom,
+    befriend,
+    card_of,
+    enrol,
+    events,
+    make_node,
+    make_set,
+    reopened,
+)
 from gateway.audit import EventKind
+from gateway.crypto.keys import SigningKey
 from gateway.errors import MalformedError, OverloadedError
 from gateway.exchange import Exchange, windows
+from gateway.exchange.erasing import erase
 from gateway.exchange.labels import SetDefaults
 from gateway.exchange.lookup import parse_entry
 from gateway.exchange.spans import MAX_SPANS, Shown, Span
 from gateway.exchange.windows import Item, Window, WindowPage
+from gateway.keyadmin import approvals, bootstrap_administrator
+from gateway.keystore import PersonalKey
 from gateway.model import EntryDraft, FieldGroup, HandlingCode, Restriction, Surface
 from gateway.policy import LabelInSet, PartnerRef
 
@@ -302,3 +317,51 @@ def test_of_very_many_changes_the_oldest_count_as_one() -> None:
     assert len(many.spans[1]) == MAX_SPANS
     assert many.spans[1][0].from_seq == 10
     assert many.spans[1][-1].until_seq == 790
+
+
+# What else happens to a set
+
+
+def test_what_is_erased_by_order_is_taken_back(tmp_path: Path, clock: FakeClock) -> None:
+    node = make_node(tmp_path, "XA-NCVI", clock=clock, quorum=2)
+    enrol(node, card_of(make_node(tmp_path, "XB-NCVI", clock=clock)))
+    xa = Exchange(node)
+    keys = [PersonalKey(name, SigningKey.generate(SeededRandom(name))) for name in ("one", "two")]
+    for key in keys:
+        bootstrap_administrator(node, key.name, key.signing_key.public)
+    digests = {n: {"sha1": sha1(n), "sha256": hashlib.sha256(sha1(n)).digest()} for n in range(4)}
+    make_set(xa, "found", [EntryDraft(one, source_ref=str(n)) for n, one in digests.items()])
+    clock.advance(2)
+    client = Follower(xa, "XB-NCVI")
+    client.follow()
+    assert len(client.held) == 4
+    desk = approvals(node)
+    identifier = desk.propose(*erase(node, [digests[1]["sha256"].hex()], "an order of a court"), by="one")
+    for key in keys:
+        desk.sign(identifier, key)
+    clock.advance(2)
+    assert [item.deleted for item in client.follow()] == [True]
+    assert set(client.held.values()) == {sha1(0), sha1(2), sha1(3)}
+    fresh = Follower(xa, "XB-NCVI")
+    fresh.follow()
+    assert fresh.held == client.held
+
+
+def test_under_a_new_epoch_entries_keep_their_times_and_withdrawals_are_still_told(
+    xa: Exchange, clock: FakeClock
+) -> None:
+    name = make_set(xa, "found", [EntryDraft({"sha1": sha1(n)}, source_ref=str(n)) for n in range(6)])
+    clock.advance(2)
+    client = Follower(xa, "XB-NCVI")
+    items = {item.entry_id: item for item in client.follow()}
+    gone = [entry for entry, item in items.items() if item.digests["sha1"] in (sha1(1), sha1(4))]
+    xa.ledger.withdraw(name, gone, actor="tester", reason="wrong")
+    clock.advance(2)
+    with xa.node.store.transaction() as tx:
+        tx.sets.begin_epochs()
+    with pytest.raises(OverloadedError):
+        client.follow()
+    xa.epochs.carry()
+    assert {(item.entry_id, item.deleted) for item in client.follow()} == {(entry, True) for entry in gone}
+    again = {item.entry_id: item for page in client.pages(0, clock()) for item in page.items if not item.deleted}
+    assert again == {entry: item for entry, item in items.items() if entry not in gone}

@@ -49,6 +49,10 @@ REFUSED = {
     "attributes": b"<a " + b" ".join(b'k%d="1"' % n for n in range(33)) + b"/>",
     "UTF-16": "<a/>".encode("utf-16"),
     "UTF-16 with a document type": '<!DOCTYPE a [<!ENTITY x "y">]><a/>'.encode("utf-16"),
+    "UTF-16 without a mark": '<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>'.encode("utf-16-le"),
+    "a document type after a long time": b"<?xml version='1.0'?>" + b" " * 100_000 + b"<!DOCTYPE a><a/>",
+    "a document type in a CDATA section": b"<a><![CDATA[<!DOCTYPE a>]]></a>",
+    "attributes in all": b"<a>" + b'<b k="1" l="2"/>' * 10_005 + b"</a>",
     "Latin-1": b'<?xml version="1.0" encoding="ISO-8859-1"?><a>\xe9</a>',
     "an attribute twice": b'<a k="1" k="2"/>',
     "two roots": b"<a/><b/>",
@@ -72,6 +76,10 @@ def test_anything_else_is_refused_at_once_and_reaches_nobody(what: str) -> None:
             door.accept()
     assert took < 1
     assert peak < 64 << 20
+
+
+def test_a_cdata_section_is_text() -> None:
+    assert xml.parse(b"<a><![CDATA[b & <c>]]></a>", max_bytes=MAX).text == "b & <c>"
 
 
 def test_what_names_another_place_is_text_and_nothing_else() -> None:

@@ -20,15 +20,22 @@ from dataclasses import dataclass
 from gateway import xml
 from gateway.adapters.ncmec import CLASSIFICATIONS, NAMESPACE
 from gateway.errors import MalformedError
-from gateway.model import DIGEST_BYTES, MAX_TEXT_CHARS, AdapterReport, EntryDraft, require
+from gateway.model import DIGEST_BYTES, AdapterReport, EntryDraft, require
 
 MAX_PAGE_BYTES = 32 << 20  # NCMEC's have a thousand entries, some with much feedback: two megabytes
 MAX_PAGE_NODES = 400_000
 _PREFIX = f"{{{NAMESPACE}}}"
-_KINDS = {"image": "image", "video": "video", "deletedImage": "", "deletedVideo": ""}
-_DIGESTS = {"md5": "md5", "sha1": "sha1", "pdq": "pdq", "pdna": "photodna"}
+_CONTAINERS = (_PREFIX + "images", _PREFIX + "videos")
+_MEANS = {"image": "image", "video": "video", "deletedImage": "", "deletedVideo": ""}
+_KINDS = {_PREFIX + name: kind for name, kind in _MEANS.items()}
+_DIGESTS = {
+    _PREFIX + name: ours for name, ours in (("md5", "md5"), ("sha1", "sha1"), ("pdq", "pdq"), ("pdna", "photodna"))
+}
+_ID_TAG, _MEMBER_TAG, _CODE_TAG = _PREFIX + "id", _PREFIX + "member", _PREFIX + "classification"
+_PRINTS_TAG, _FEEDBACK_TAG = _PREFIX + "fingerprints", _PREFIX + "feedback"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _FOLLOWING = re.compile(r"/v2/entries\?[\x21-\x7e]{1,4000}")  # appended to the base URL as it is
-_ID = re.compile(r"[\x21-\x7e]{1,200}")
+_ID = re.compile(r"[\x21-\x7e]{1,200}")  # with the member shorter than any text may be
 _MEMBER = re.compile(r"[1-9][0-9]{0,19}")
 
 
@@ -73,40 +80,39 @@ def parse_page(raw: bytes, report: AdapterReport) -> SourcePage:
 
 def _entries(root: xml.Element) -> Iterator[xml.Element]:
     for container in root:
-        if _local(container) in ("images", "videos"):
+        if container.tag in _CONTAINERS:
             yield from container
 
 
 def _entry(element: xml.Element, report: AdapterReport) -> tuple[str, EntryDraft | None]:
     """(reference, draft), None for an entry that ended."""
-    kind = _KINDS.get(_local(element))
-    require(kind is not None, "neither an entry nor a deletion")
-    member, identifier = _child(element, "member"), _child(element, "id")
+    kind = _KINDS.get(str(element.tag))
+    if kind is None:
+        raise MalformedError("neither an entry nor a deletion")
+    parts = {child.tag: child for child in element}
+    member, text = parts.get(_MEMBER_TAG), _text(parts.get(_ID_TAG))
     number = member.get("id", "") if member is not None else ""
-    text = (identifier.text or "").strip() if identifier is not None else ""
-    require(_MEMBER.fullmatch(number) and _ID.fullmatch(text), "without member or id")
+    if not (_MEMBER.fullmatch(number) and _ID.fullmatch(text)):
+        raise MalformedError("without member or id")
     reference = f"{number}/{text}"
-    require(len(reference) <= MAX_TEXT_CHARS, "the id is too long")
-    prints = _child(element, "fingerprints")
+    prints = parts.get(_PRINTS_TAG)
     digests = {} if not kind or prints is None else _digests(prints, report)
     if not digests:
         return reference, None
-    for child in element:
-        if _local(child) == "feedback" and len(child):
-            report.drop("feedback")
-    code = _child(element, "classification")
-    category = f"ncmec:{(code.text or '').strip()}" if code is not None else ""
-    if category not in CLASSIFICATIONS:
-        category = ""
-    return reference, EntryDraft(digests, source_ref=reference, media_type=kind or "", category=category)
+    feedback, code = parts.get(_FEEDBACK_TAG), parts.get(_CODE_TAG)
+    if feedback is not None and len(feedback):
+        report.drop("feedback")
+    category = "" if code is None else f"ncmec:{_text(code)}"
+    known = category if category in CLASSIFICATIONS else ""
+    return reference, EntryDraft(digests, source_ref=reference, media_type=kind, category=known)
 
 
 def _digests(prints: xml.Element, report: AdapterReport) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for one in prints:
-        name = _DIGESTS.get(_local(one), "")
-        value = _value(name, (one.text or "").strip()) if name else None
-        if value is None:
+        name = _DIGESTS.get(str(one.tag))
+        value = _value(name, _text(one)) if name is not None else None
+        if name is None or value is None:
             report.drop(_local(one))
         else:
             found[name] = value
@@ -115,9 +121,9 @@ def _digests(prints: xml.Element, report: AdapterReport) -> dict[str, bytes]:
 
 def _value(name: str, text: str) -> bytes | None:
     """A digest's canonical bytes; None for what is none."""
-    size = DIGEST_BYTES[name]
+    size = DIGEST_BYTES[name] or 0
     try:
-        if len(text) == 2 * (size or 0):
+        if len(text) == 2 * size:
             return bytes.fromhex(text)
         raw = base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error):
@@ -126,19 +132,16 @@ def _value(name: str, text: str) -> bytes | None:
 
 
 def _following(root: xml.Element) -> str:
-    paging = _child(root, "paging")
-    following = _child(paging, "next") if paging is not None else None
-    text = (following.text or "").strip() if following is not None else ""
+    text = _text(root.find(f"{_PREFIX}paging/{_PREFIX}next"))
     require(not text or _FOLLOWING.fullmatch(text), "the next page is not one of the same list")
     return text
 
 
-def _child(element: xml.Element, name: str) -> xml.Element | None:
-    return element.find(_PREFIX + name)
+def _text(element: xml.Element | None) -> str:
+    return "" if element is None else (element.text or "").strip()
 
 
 def _local(element: xml.Element) -> str:
     """A tag's name; of another namespace's, which may be anything, only that it is one."""
-    tag = str(element.tag)
-    name = tag.removeprefix(_PREFIX)
-    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name) else "another"
+    name = str(element.tag).removeprefix(_PREFIX)
+    return name if _NAME.fullmatch(name) else "another"
