@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -656,6 +657,8 @@ async def test_writing_what_is_for_reading_is_refused(xa: Exchange, stock: Stock
         "next=nonsense",
         "next=e30=.00",
         "next=%C3%A9",
+        "next=e30=.%C3%A9",
+        "next=%ED%A0%80",
     ],
 )
 async def test_a_malformed_filter_is_refused(xa: Exchange, stock: Stock, clock: FakeClock, query: str) -> None:
@@ -715,6 +718,26 @@ async def test_a_body_that_is_too_large_is_refused(xa: Exchange, stock: Stock, c
     except requests.ConnectionError:
         return  # it was still sending
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_nothing_that_a_caller_writes_into_an_address_is_a_bug(
+    xa: Exchange, stock: Stock, clock: FakeClock, seed: int
+) -> None:
+    make(xa, clock)
+    make_set(xa, "from-xb-ncvi")
+    draw = random.Random(seed)
+    words = ["%00", "%C3%A9", "%ff", "%2f", "..", "a" * 300, "indicator--", str(uuid4()), collection_id(FOUND)]
+    words += ["0", "-1", "%0a", "9" * 30, "e30=.00", "2026-01-01T00:00:00Z", "all", "{}", "'", "%25"]
+    names = ["added_after", "limit", "next", "match[id]", "match[type]", "match[version]", "match[spec_version]"]
+    routes = ["collections/{}/", "collections/{}/objects/", "collections/{}/manifest/", "status/{}/"]
+    routes += ["collections/{}/objects/{}/", "collections/{}/objects/{}/versions/"]
+    for _ in range(40):
+        path = draw.choice(routes).replace("{}", draw.choice([*words, collection_id(FOUND)]), 1)
+        path = path.replace("{}", draw.choice(words))
+        query = "&".join(f"{draw.choice(names)}={draw.choice(words)}" for _ in range(draw.randrange(3)))
+        answer = await stock.get(f"{path}?{query}", draw.choice(["GET", "GET", "GET", "DELETE"]))
+        assert answer.status_code < 500, (path, query)
 
 
 # On record

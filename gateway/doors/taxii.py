@@ -40,7 +40,7 @@ MAX_PROBLEM_BYTES = 64 << 10
 MAX_MATCHES = 50  # values of one filter: as many ids fit a line of a request
 MAX_LIMIT_DIGITS = 15
 _MAX_QUERY_MEMBERS = 16
-_COLLECTION = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MATCHES = {"match[id]": "ids", "match[type]": "types", "match[version]": "versions"}
 _MATCHES["match[spec_version]"] = "spec_versions"
 _VALUE = re.compile(r"[A-Za-z0-9:.-]{1,128}")
@@ -199,7 +199,10 @@ class TaxiiDoor:
 
     async def get_status(self, request: web.Request, partner: str) -> web.Response:
         """What became of what the partner sent."""
-        body = await asyncio.to_thread(self._inbox.status, partner, request.match_info["status"])
+        identifier = request.match_info["status"]
+        if _UUID.fullmatch(identifier) is None:
+            raise NotFoundError("no such status")
+        body = await asyncio.to_thread(self._inbox.status, partner, identifier)
         return web.Response(body=body, headers={"Content-Type": TAXII_TYPE})
 
 
@@ -290,7 +293,7 @@ def _plain(media_type: str) -> str:
 
 def _identifier(request: web.Request) -> str:
     identifier = request.match_info["collection"]
-    if _COLLECTION.fullmatch(identifier) is None:
+    if _UUID.fullmatch(identifier) is None:
         raise NotFoundError("no such collection")
     return identifier
 

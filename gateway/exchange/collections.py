@@ -223,7 +223,7 @@ class Collections:
         try:
             payload, _, mac = query.following.partition(".")
             raw = base64.b64decode(payload.encode("ascii"), altchars=b"-_", validate=True)
-            is_ours = hmac.compare_digest(self._mac(partner, identifier, payload), mac)
+            is_ours = hmac.compare_digest(self._mac(partner, identifier, payload).encode(), mac.encode())
         except ValueError as error:
             raise MalformedError(NOT_OURS, place="query, next") from error
         if not is_ours:
