@@ -50,6 +50,7 @@ from gateway.client import PartnerLink
 from gateway.config import Settings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange, ledger
+from gateway.exchange.withdrawals import ANSWER, APPLIED
 from gateway.home import found, open_home
 from gateway.keyadmin import export_card
 from gateway.model import EntryDraft, HandlingCode, VictimStatus
@@ -411,6 +412,7 @@ class KillWorld:
         for deed in ("push", "sync"):
             self._finished(sync_process, *self._dealings(deed))
         self.check_follower(self.check_owner())
+        self.check_answers()
         self.check_messages()
         self.check_logs()
         with self.owner.node.store.reading() as tx:
@@ -599,25 +601,34 @@ class KillWorld:
         return held
 
     def check_follower(self, shown: Entries) -> None:
-        """The mirror is the set, all of which policy shows; both ends agree; each withdrawal was acknowledged once."""
+        """The mirror is the set, all of which policy shows; both ends agree."""
         held = {entry: project(one) for entry, one in held_entries(self.follower, SET).items()}
         expected = {entry: project(one) for entry, one in shown.items()}
         assert held == expected, "the mirror holds something else than its hub shows"
         self.mirrored = set(held)
         assert self.follower.mirrors.equality(SET) == "equal", "the state digests differ"
+
+    def check_answers(self) -> None:
+        """Each withdrawal was answered once, for all that the follower had held, and nobody owes an answer."""
         with self.follower.node.store.reading() as tx:
-            told_of = [row for row in tx.mail.sent_mail(OWNER) if row.kind == "withdrawal_applied"]
-            said = [self.follower.mailbox.read(row) for row in told_of]
-        told = sum(int(str(one["entries"])) for one in said)
-        assert told == self.taken_back, f"{told} withdrawals were acknowledged, and not {self.taken_back}"
+            rows = [row for row in tx.mail.sent_mail(OWNER) if row.kind == ANSWER]
+            said = [self.follower.mailbox.read(row) for row in rows]
+        told = {str(one["withdrawal"]): int(str(one["entries"])) for one in said}
+        assert len(told) == len(said), "a withdrawal was answered twice"
+        # Where a page came before its notice, the hub's own count stands, with what was on its way.
+        assert sum(told.values()) >= self.taken_back, "fewer entries were answered for than were held"
+        owed = [one for one in self.owner.withdrawals.status() if one.state != APPLIED]
+        assert owed == [], "a withdrawal has no answer"
 
     def check_messages(self) -> None:
         """Each message was taken in once, after it was logged as sent; a receipt means that it was."""
         with self.follower.node.store.reading() as tx:
             pages = columns(InboxRow).message_id
             inbox = {row.message_id for row in tx.connection.execute(select(pages))}
-        taken = Counter(_ids(self.follower.node, EventKind.PUSH_RECEIVED, EventKind.PAGE_APPLIED))
+        kinds = (EventKind.PUSH_RECEIVED, EventKind.PAGE_APPLIED, EventKind.MAILBOX_RECEIVED)
+        taken = Counter(_ids(self.follower.node, *kinds))
         assert taken == dict.fromkeys(inbox, 1), "a message was taken in twice, or without its row"
+        inbox -= set(_ids(self.follower.node, EventKind.MAILBOX_RECEIVED))  # mail is logged when it is posted
         left = set(_ids(self.owner.node, EventKind.PAGE_SENT, EventKind.PAGE_SERVED))
         assert inbox <= left, "a page was taken in that never left"
         with self.owner.node.store.reading() as tx:
