@@ -216,13 +216,14 @@ async def test_what_another_server_says_is_read_as_open_clients_read_it(xb: Exch
         ),
         image("bad", "<md5>xyz</md5>", f"<sha1>{'c' * 40}</sha1>"),
         image("", PRINT),
+        image("spaces", "<md5>aa bb cc dd ee ff 00 11 22 33 44</md5>", f"<sha1>{'d' * 40}</sha1>"),
         image("told", f"<md5>{md5(4).hex()}</md5>", more='<feedback><affirmativeFeedback type="Md5"/></feedback>'),
         "<soundtrack/>",
         deleted("never-held"),
     ]
     followed = await run(xb, Recorded(page(*rows)))
-    assert (followed.report.read, followed.report.accepted, followed.report.refused) == (8, 6, 2)
-    assert followed.report.dropped_fields == {"tmk-pdqf": 1, "md5": 1, "feedback": 1}
+    assert (followed.report.read, followed.report.accepted, followed.report.refused) == (9, 7, 2)
+    assert followed.report.dropped_fields == {"tmk-pdqf": 1, "md5": 2, "feedback": 1}
     assert held(xb, 1, 2, 3, 4) == {1, 2, 3, 4}
     hits = {hit.attributes["category"] for hit in xb.lookup.find([md5(1).hex()], actor="tester")}
     assert hits == {"ncmec:A1"}

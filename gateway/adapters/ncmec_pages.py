@@ -28,9 +28,13 @@ _PREFIX = f"{{{NAMESPACE}}}"
 _CONTAINERS = (_PREFIX + "images", _PREFIX + "videos")
 _MEANS = {"image": "image", "video": "video", "deletedImage": "", "deletedVideo": ""}
 _KINDS = {_PREFIX + name: kind for name, kind in _MEANS.items()}
+# By tag: our name, and how many hex digits a value has.
 _DIGESTS = {
-    _PREFIX + name: ours for name, ours in (("md5", "md5"), ("sha1", "sha1"), ("pdq", "pdq"), ("pdna", "photodna"))
+    _PREFIX + name: (ours, 2 * (DIGEST_BYTES[ours] or 0))
+    for name, ours in (("md5", "md5"), ("sha1", "sha1"), ("pdq", "pdq"), ("pdna", "photodna"))
 }
+_NOTHING = ("", -1)
+_CATEGORIES = {code: category for category, code in CLASSIFICATIONS.items()}
 _ID_TAG, _MEMBER_TAG, _CODE_TAG = _PREFIX + "id", _PREFIX + "member", _PREFIX + "classification"
 _PRINTS_TAG, _FEEDBACK_TAG = _PREFIX + "fingerprints", _PREFIX + "feedback"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -60,21 +64,22 @@ def parse_page(raw: bytes, report: AdapterReport) -> SourcePage:
         raise MalformedError("the answer is no query result")
     drafts: dict[str, EntryDraft] = {}
     ended: dict[str, None] = {}
+    number = 0
     for number, element in enumerate(_entries(root), 1):
-        report.read += 1
         try:
             reference, draft = _entry(element, report)
         except MalformedError as error:
             report.refuse(number, _local(element), error.message)
             continue
-        report.accepted += 1
         # Each entry stands in a window once; where it does not, the last word counts.
-        drafts.pop(reference, None)
-        ended.pop(reference, None)
-        if draft is None:
-            ended[reference] = None
-        else:
+        if draft is not None:
+            ended.pop(reference, None)
             drafts[reference] = draft
+        else:
+            drafts.pop(reference, None)
+            ended[reference] = None
+    report.read += number
+    report.accepted = report.read - report.refused
     return SourcePage(list(drafts.values()), list(ended), _following(root))
 
 
@@ -102,33 +107,27 @@ def _entry(element: xml.Element, report: AdapterReport) -> tuple[str, EntryDraft
     feedback, code = parts.get(_FEEDBACK_TAG), parts.get(_CODE_TAG)
     if feedback is not None and len(feedback):
         report.drop("feedback")
-    category = "" if code is None else f"ncmec:{_text(code)}"
-    known = category if category in CLASSIFICATIONS else ""
-    return reference, EntryDraft(digests, source_ref=reference, media_type=kind, category=known)
+    category = "" if code is None else _CATEGORIES.get(code.text or "", "")
+    return reference, EntryDraft(digests, reference, kind, category)
 
 
 def _digests(prints: xml.Element, report: AdapterReport) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for one in prints:
-        name = _DIGESTS.get(str(one.tag))
-        value = _value(name, _text(one)) if name is not None else None
-        if name is None or value is None:
-            report.drop(_local(one))
+        name, digits = _DIGESTS.get(str(one.tag), _NOTHING)
+        text = (one.text or "").strip()
+        try:
+            if len(text) == digits:
+                raw = bytes.fromhex(text)
+            else:
+                raw = base64.b64decode(text, validate=True) if name == "photodna" else b""
+        except (ValueError, binascii.Error):
+            raw = b""
+        if 2 * len(raw) == digits:  # hex digits may have spaces between them, which count for nothing
+            found[name] = raw
         else:
-            found[name] = value
+            report.drop(_local(one))
     return found
-
-
-def _value(name: str, text: str) -> bytes | None:
-    """A digest's canonical bytes; None for what is none."""
-    size = DIGEST_BYTES[name] or 0
-    try:
-        if len(text) == 2 * size:
-            return bytes.fromhex(text)
-        raw = base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
-        return None
-    return raw if name == "photodna" and len(raw) == size else None
 
 
 def _following(root: xml.Element) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from urllib.parse import parse_qsl, quote
 
 from aiohttp import web
@@ -70,7 +71,12 @@ class HashSharingDoor:
         """A page of what was published in a window of time."""
         window, following = self._window(request)
         body = await asyncio.to_thread(
-            self._windows.page, partner, str(SURFACE), window, following=following, render=self._render
+            self._windows.page,
+            partner,
+            str(SURFACE),
+            window,
+            following=following,
+            render=partial(render_page, self._owner),
         )
         return _xml(body)
 
@@ -112,15 +118,17 @@ class HashSharingDoor:
             raise MalformedError("not where a page ended", place="query, at")
         return Window(after, until, int(asked.get("start", "1"))), following
 
-    def _render(self, page: WindowPage) -> bytes:
-        following = ""
-        if page.following is not None:
-            window, place = page.following
-            # Clients append it to their base URL as it is, and read three of its numbers.
-            span = f"from={_quoted(window.after)}&to={_quoted(window.until)}"
-            count = f"start={window.start}&size={PAGE_ITEMS}&max={window.start + PAGE_ITEMS - 1}"
-            following = f"/v2/entries?{span}&{count}&at={place}"
-        return ncmec.query_result(self._owner, map(_entry, page.items), following)
+
+def render_page(owner: Member, page: WindowPage) -> bytes:
+    """A page of a window as its client reads it."""
+    following = ""
+    if page.following is not None:
+        window, place = page.following
+        # Clients append it to their base URL as it is, and read three of its numbers.
+        span = f"from={_quoted(window.after)}&to={_quoted(window.until)}"
+        count = f"start={window.start}&size={PAGE_ITEMS}&max={window.start + PAGE_ITEMS - 1}"
+        following = f"/v2/entries?{span}&{count}&at={place}"
+    return ncmec.query_result(owner, map(_entry, page.items), following)
 
 
 def _entry(item: Item) -> Entry:

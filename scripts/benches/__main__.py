@@ -20,6 +20,7 @@ from classes import bench_classes
 from crypto import bench_envelope
 from finding import bench_lookup, bench_memory, measure_deed
 from growth import CHILDREN, bench_scale
+from hashsharing import bench_hashsharing
 from large import bench_large
 from lists import bench_accept, bench_delta, bench_import, bench_poll
 from measure import Figure, Scale, machine
@@ -44,6 +45,7 @@ BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "postgresql": bench_postgresql,
     "classes": bench_classes,
     "taxii": bench_taxii,
+    "hashsharing": bench_hashsharing,
     "scale": bench_scale,
     "large": bench_large,
 }
