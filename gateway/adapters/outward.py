@@ -1,10 +1,11 @@
-"""The forms in which files go out: `WRITERS`, by the names of their readers."""
+"""The forms in which files go out: `WRITERS`, by the names of their readers. CASE/UCO has none here."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 
+from gateway.adapters.caseout import CaseWriter
 from gateway.adapters.csvout import GatewayCsvWriter, IcseCsvWriter
 from gateway.adapters.stixout import IndicatorWriter
 from gateway.adapters.stixwords import STIX_HASHES, stix_id
@@ -44,6 +45,7 @@ class StixWriter:
 
 
 WRITERS: dict[str, Callable[[WriteOptions], FileWriter]] = {
+    "case": CaseWriter,
     "gateway_csv": GatewayCsvWriter,
     "icse_csv": IcseCsvWriter,
     "stix": StixWriter,

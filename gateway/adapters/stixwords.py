@@ -201,8 +201,13 @@ def _statement(code: HandlingCode) -> dict[str, object]:
         "created": DEFINED,
         "name": f"Handling code {code}",
         "definition_type": "statement",
-        "definition": {"statement": _SAYS[code]},
+        "definition": {"statement": handling_says(code)},
     }
+
+
+def handling_says(code: HandlingCode) -> str:
+    """What a handling code means, in one sentence."""
+    return _SAYS[code]
 
 
 _SAYS = {
