@@ -740,6 +740,38 @@ async def test_nothing_that_a_caller_writes_into_an_address_is_a_bug(
         assert answer.status_code < 500, (path, query)
 
 
+async def test_what_the_moment_forbids_says_when_to_come_back(xa: Exchange, stock: Stock, clock: FakeClock) -> None:
+    make(xa, clock)
+    with xa.node.store.transaction() as tx:
+        assert tx.people.pause("XB-NCVI", "tester", clock())
+    for path in ("/taxii2/", "collections/", f"collections/{collection_id(FOUND)}/objects/"):
+        answer = await stock.get(path)
+        assert is_error(answer, 503)
+        assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_readers_side_by_side_meet_whole_pages_while_others_write(
+    xa: Exchange, stock: Stock, clock: FakeClock
+) -> None:
+    make(xa, clock, 50)
+    other = admit(xa, "XC-NCVI", clock)
+
+    async def write() -> None:
+        for first in range(100, 160, 10):
+            await asyncio.to_thread(
+                xa.ledger.import_entries, FOUND, drafts(10, first=first), actor="tester", form="test"
+            )
+            clock.advance(1)
+
+    readers = [client.objects(per_request=17) for client in (stock, other, stock, other)]
+    *found, _ = await asyncio.gather(*readers, write())
+    for objects in found:
+        assert made_up(range(50)) <= digests(objects)
+        assert len({one["id"] for one in objects}) == len(objects)
+    clock.advance(2)
+    assert digests(await stock.objects()) == made_up(range(50)) | made_up(range(100, 160))
+
+
 # On record
 
 
