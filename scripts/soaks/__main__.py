@@ -1,7 +1,8 @@
 """`scripts/soak`: seed after seed of simulated worlds, of kills and of damaged bytes, until the time is over.
 
-`nodes` is `kills` over PostgreSQL. `link` moves sets over a slow link that breaks. `restore` loses a hub and brings it
-back from a backup. `postgresql` runs every test on PostgreSQL, once for each seed.
+`contract` asks a gateway what its OpenAPI contract allows, and what it does not. `nodes` is `kills` over PostgreSQL.
+`link` moves sets over a slow link that breaks. `restore` loses a hub and brings it back from a backup. `postgresql`
+runs every test on PostgreSQL, once for each seed.
 
 A seed that fails is printed with the command that repeats it; the others still run. Exit 0 when all held, else 1.
 """
@@ -28,6 +29,7 @@ from restored import restore
 from slow_link import slow_link
 
 import postgres
+from contract_run import ContractRun
 from factory import DATABASE_VARIABLE
 from kill_rounds import KillWorld
 from simulation import World
@@ -35,6 +37,7 @@ from simulation import World
 STEPS = 80  # deeds of one simulated world; five times as many as in the tests
 KILLS = 30  # of one seed, as in the tests
 MUTANTS = 1_000  # of each document and seed: some seconds
+EXAMPLES = 300  # of each operation at most, for one seed; fifteen times as many as in the tests
 DEFAULT_MINUTES = 10.0
 ON_POSTGRESQL = {DATABASE_VARIABLE: "postgresql"}
 
@@ -85,6 +88,14 @@ def damage(seed: int) -> str:
     return f"{MUTANTS * len(taken):,} damaged documents, {sum(taken.values()):,} of them still sound"
 
 
+def hold_contract(seed: int) -> str:
+    """One gateway that is asked from its contract."""
+    with tempfile.TemporaryDirectory(prefix="gateway-soak-") as place, ContractRun(Path(place), seed=seed) as run:
+        report = run.run(examples=EXAMPLES)
+    assert not report.failures, "\n".join(f"{title}: {said}" for title, said in report.failures.items())
+    return f"{report.answers.total():,} answers, each as the contract has it"
+
+
 def kill_nodes(seed: int) -> str:
     """One pair of gateways over PostgreSQL whose processes are killed."""
     with mock.patch.dict(os.environ, ON_POSTGRESQL):
@@ -112,6 +123,7 @@ def run_suite(seed: int) -> str:
 SOAKS: dict[str, Callable[[int], str]] = {
     "simulation": simulate,
     "fuzz": damage,
+    "contract": hold_contract,
     "kills": kill,
     "nodes": kill_nodes,
     "link": link,
