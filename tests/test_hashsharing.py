@@ -682,6 +682,19 @@ async def test_the_widest_window_is_answered_and_one_that_holds_nothing_is_quick
     assert len(events(xa.node, EventKind.SURFACE_PAGE_SERVED)) == 1
 
 
+async def test_a_client_whose_clock_is_a_little_ahead_waits_and_misses_nothing(
+    xa: Exchange, stock: Stock, clock: FakeClock
+) -> None:
+    make_set(xa, "found", files(1))
+    asked = asyncio.create_task(stock.entries(0, clock() + 2))
+    await asyncio.sleep(1)
+    xa.ledger.import_entries("XA-NCVI/found", files(1, first=1), actor="tester", form="test")
+    clock.advance(2)
+    assert len(await asked) == 2
+    with pytest.raises(requests.HTTPError):
+        await stock.entries(0, clock() + 6)
+
+
 async def test_the_text_for_the_next_page_is_good_for_its_caller_and_its_window_alone(
     xa: Exchange, stock: Stock, clock: FakeClock
 ) -> None:
