@@ -23,7 +23,7 @@ Rules:
 7. TLS 1.3 and nothing below. The certificate must have a key that the card pins; where the card pins none, it is
    verified against the authorities of this machine, or against the context that the caller hands in (`tls.py`).
 
-What comes back is sealed, and judged by `exchange`; here it is only bounded.
+What comes back is sealed, and judged by `exchange`; here it is only bounded. `docs/scripting.md` has a worked example.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ from gateway.interchange import (
 from gateway.model import MAX_TEXT_CHARS, SET_NAME
 from gateway.problem_words import MAX_PROBLEM_BYTES, from_problem
 from gateway.tls import NotPinnedError, partner_tls
+
+__all__ = ["ENVELOPE_TYPE", "BrokenOffError", "LinkLimits", "PartnerLink"]
 
 ENVELOPE_TYPE = "application/vnd.partner-exchange.envelope"
 NOTE_TYPE = "text/plain"  # C2SP tlog-tiles serves its checkpoint so
@@ -172,6 +174,14 @@ class _Token:
 class PartnerLink:
     """One partner over HTTP. An async context manager: connections end with it.
 
+    Every function that asks the partner raises, besides what it says itself:
+
+    - PartnerError: no answer within `limits`, or one that its contract does not allow. BrokenOffError, which is one,
+      where the connection broke off more often than is repeated.
+    - UnauthenticatedError: the partner gives us no token; with how far the clocks stand apart, where they do.
+    - OverloadedError, RateLimitedError: the partner has no time for us now; `retry_after_seconds` says when.
+    - Any other GatewayError: what the partner answered with a problem (`contracts/problems.md`), as here.
+
     Args:
         card: the partner's identity card, as enrolled.
         token_key: our token key, whose public half the partner holds.
@@ -241,7 +251,12 @@ class PartnerLink:
         return [_offered(one, self._card.agency) for one in listed]
 
     async def head(self, set_name: str, etag: str) -> tuple[str, bytes] | None:
-        """(entity tag, sealed feed head) of a set; None when it is still the one of `etag` ("": we hold none)."""
+        """(entity tag, sealed feed head) of a set; None when it is still the one of `etag` ("": we hold none).
+
+        Raises:
+            MalformedError: not a set name.
+            NotFoundError: no such set, or none of which policy there shows us anything.
+        """
         headers = {"If-None-Match": f'"{etag}"'} if etag else {}
         path = f"/v1/sets/{_checked(set_name)}/head"
         answer = await self._ask("GET", path, headers=headers, max_bytes=MAX_DOCUMENT_BYTES + SEAL_BYTES)
@@ -253,14 +268,30 @@ class PartnerLink:
         return found[1], _envelope(answer)
 
     async def changes(self, set_name: str, cursor: Cursor) -> bytes | None:
-        """The sealed page after a cursor, None when there is nothing to bring."""
+        """The sealed page after a cursor, None when there is nothing to bring. The head is asked for before.
+
+        Raises:
+            MalformedError: not a set name.
+            NotFoundError: no such set, or not for us.
+            ConflictError: the view has changed since the head.
+            StaleCursorError: what was withdrawn since the cursor is no longer remembered there.
+        """
         path = f"/v1/sets/{_checked(set_name)}/changes"
         query = f"epoch={cursor.epoch}&view={cursor.view}&seq={cursor.seq}"
         answer = await self._download(path, query, MAX_PAGE_BYTES + SEAL_BYTES)
         return None if answer.status == 204 else _envelope(answer)
 
     async def post_envelope(self, body: bytes) -> tuple[str, bytes]:
-        """(media type, body) of the partner's answer to an envelope. The same envelope may be posted again."""
+        """(media type, body) of the partner's answer to an envelope.
+
+        That is a receipt, or for a feed head the cursor to push from. The same envelope may be posted again: it gets
+        the same answer, and has no second effect.
+
+        Raises:
+            VerificationError, DeniedError: the partner does not take it, for what it is or by its policy.
+            ConflictError: the message id was used for another; a StaleCursorError says where the partner stands.
+            TooLargeError: larger than the partner takes.
+        """
         answer = await self._ask(
             "POST",
             "/v1/envelopes",
