@@ -54,7 +54,7 @@ h3 { font-size: 1.05rem; margin: 2.5rem 0 .25rem; overflow-wrap: anywhere; }
 h4 { font-size: .85rem; margin: 1.25rem 0 .25rem; color: var(--soft); font-weight: 600; }
 p { margin: .4rem 0; }
 a { color: var(--link); text-decoration-thickness: 1px; text-underline-offset: .15em; }
-h3 a.to, h4 a.to { color: inherit; text-decoration: none; }
+h3 a.to { color: inherit; text-decoration: none; }
 h3 a.to:hover, h3 a.to:focus-visible { text-decoration: underline; }
 code { font: .875em/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 h3 code { font-size: 1em; }
@@ -65,6 +65,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .75rem .4rem 0; b
 thead th { font-size: .8rem; font-weight: 600; color: var(--soft); border-top: 0; }
 tbody th { font-weight: 600; white-space: nowrap; }
 ul.members { margin: .2rem 0 0; padding-left: 1.1rem; }
+nav p { font-size: .925rem; margin: 1.25rem 0 0; font-weight: 600; }
 nav ul { columns: 18rem 2; column-gap: 2rem; padding-left: 1.1rem; margin: .25rem 0; font-size: .925rem; }
 :target { background: var(--tint); outline: .5rem solid var(--tint); }
 @media (max-width: 40rem) { tbody th { white-space: normal; overflow-wrap: anywhere; } }
@@ -119,12 +120,12 @@ class _Page:
     def _contents(self) -> Iterator[str]:
         yield '<nav aria-label="Contents">'
         for tag in self._contract["tags"]:
-            yield f'<h4><a class="to" href="#{_id("tag", tag["name"])}">{escape(tag["name"].capitalize())}</a></h4><ul>'
+            yield f'<p><a href="#{_id("tag", tag["name"])}">{escape(tag["name"].capitalize())}</a></p><ul>'
             for method, path, item in self._operations(tag["name"]):
                 target = _id("op", item[method]["operationId"])
                 yield f'<li><a href="#{target}"><code>{method.upper()} {escape(path)}</code></a></li>'
             yield "</ul>"
-        yield "<h4>Shared</h4><ul>"
+        yield "<p>Shared</p><ul>"
         yield '<li><a href="#callers">Who calls</a></li>'
         for name in ("parameters", "headers", "responses", "schemas"):
             yield f'<li><a href="#{name}">{name.capitalize()}</a></li>'
@@ -164,10 +165,10 @@ class _Page:
     def _parameters(self, listed: list[Node]) -> Iterator[str]:
         if not listed:
             return
-        yield "<table><caption>Parameters</caption><thead><tr><th>name</th><th>in</th><th>what</th></tr></thead><tbody>"
+        yield f"<table><caption>Parameters</caption>{_head('name', 'in', 'what')}<tbody>"
         for one in listed:
             found, link = self._found(one)
-            yield f"<tr><th scope=row>{_linked(found['name'], link)}</th><td>{escape(found['in'])}</td>"
+            yield f'<tr><th scope="row">{_linked(found["name"], link)}</th><td>{escape(found["in"])}</td>'
             yield f"<td>{self._parameter(found)}</td></tr>"
         yield "</tbody></table>"
 
@@ -176,10 +177,10 @@ class _Page:
         return needed + _sentence(found) + self._schema(found["schema"])
 
     def _statuses(self, responses: Node) -> Iterator[str]:
-        yield "<table><caption>Answers</caption><thead><tr><th>status</th><th>what</th></tr></thead><tbody>"
+        yield f"<table><caption>Answers</caption>{_head('status', 'what')}<tbody>"
         for status, one in responses.items():
             found, link = self._found(one)
-            yield f"<tr><th scope=row>{_linked(status, link)}</th>"
+            yield f'<tr><th scope="row">{_linked(status, link)}</th>'
             yield f"<td>{_text(found['description'])}" + ("" if link else self._rest(found)) + "</td></tr>"
         yield "</tbody></table>"
 
@@ -251,6 +252,11 @@ class _Page:
             return node, ""
         _, _, kind, name = node["$ref"].split("/")
         return self._shared[kind][name], _anchor(node["$ref"])
+
+
+def _head(*names: str) -> str:
+    cells = "".join(f'<th scope="col">{name}</th>' for name in names)
+    return f"<thead><tr>{cells}</tr></thead>"
 
 
 def _id(kind: str, name: str) -> str:

@@ -5,7 +5,8 @@
 
 XB asks XA over HTTP, from the contract alone, with what the contract allows and with what it does not. Each request
 is let in as a partner's is: `private_key_jwt` for a token, a DPoP proof of its own for each request, signed by the same
-code with which the gateway's client signs; at the surfaces for stock clients with a secret. Some envelopes are real.
+code with which the gateway's client signs; at the surfaces for stock clients with a secret. What has to be sealed or
+signed is real, cut off, or rubbish.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from factory import FakeClock, befriend, drafts, link_to, loopback, make_node, make_set, serving, sha256, signed_card_of
+from gateway import keyring
 from gateway.adapters.ncmec import NAMESPACE, Member
 from gateway.callers import ASSERTION_TYPE, GRANT_TYPE, Callers, Scope
 from gateway.client import ENVELOPE_TYPE, FORM_TYPE
@@ -44,7 +46,6 @@ from gateway.sync import PartnerSync
 
 CONTRACT = Path(__file__).parents[1] / "contracts" / "openapi.yaml"
 PROOF = {"$ref": "#/components/parameters/Proof"}
-KEYS_TYPES = tuple(f"application/vnd.partner-exchange.key-statements+{number}" for number in (1, 2))
 PREFIXES = {Scope.TAXII: "/taxii2/", Scope.HASHSHARING: "/hashsharing/"}
 FOUND, INBOX = "XA-NCVI/found", "XA-NCVI/from-xb-ncvi"
 INBOX_PATH = "/taxii2/hashes/collections/{collection}/objects/"
@@ -161,7 +162,7 @@ class ContractRun:
         clock.advance(2)
         url = self.xa.node.settings.public_url
         self.signer = Signer(self.xb.node, url, {scope: self._secret(scope) for scope in PREFIXES})
-        self._envelopes = self._real_envelopes()
+        self._posted = {ENVELOPE_TYPE: self._envelopes()} | {kind: [FEEDBACK] for kind in XML_TYPES}
         make_set(self.xa, INBOX.partition("/")[2])
         self._loop = asyncio.new_event_loop()
         self._ready, self._over = threading.Event(), asyncio.Event()
@@ -195,8 +196,8 @@ class ContractRun:
             assert tx.secrets.open("XB-NCVI", str(scope), self.xa.node.clock(), "a proposal")
         return Callers(self.xa.node).issue_secret("XB-NCVI", scope, 30, "duty-officer")[1]
 
-    def _real_envelopes(self) -> list[bytes]:
-        """A head and pages of XB for XA."""
+    def _envelopes(self) -> list[bytes]:
+        """Heads and pages of XB for XA."""
         made = []
         for name in ("listed", "listed-too"):
             full = make_set(self.xb, name, drafts(3))
@@ -216,11 +217,10 @@ class ContractRun:
         schema = schemathesis.openapi.from_dict(self._askable(told), config=self._config(examples))
         schema.auth.set_from_requests(self.signer)
         schema.hook("map_headers")(_without_framing)
-        schemathesis.openapi.media_type(ENVELOPE_TYPE, self._bodies())
-        for kind in KEYS_TYPES:
-            schemathesis.openapi.media_type(kind, st.binary(max_size=200))
-        for kind in XML_TYPES:
-            schemathesis.openapi.media_type(kind, st.one_of(st.just(FEEDBACK), st.binary(max_size=200)))
+        for kind, bodies in self._posted.items():
+            real = st.sampled_from(bodies)
+            cut = st.builds(lambda whole, at: whole[:at], real, st.integers(0, 4000))
+            schemathesis.openapi.media_type(kind, st.one_of(real, cut, st.binary(max_size=200)))
         for event in from_schema(schema).execute():
             report.take(event)
         return report
@@ -239,7 +239,7 @@ class ContractRun:
         sent = ask("POST", INBOX_PATH.format(collection=inbox_id(INBOX)), json={"objects": served}, headers=kind)
         listed = ask("GET", "/hashsharing/v2/entries").text
         self.xb.take_head("XA-NCVI", self.xa.head_for("XB-NCVI", FOUND, set()).body)
-        asyncio.run(self._witness())
+        asyncio.run(self._exchange())
         return served, {
             "agency": ["XA-NCVI"],
             "name": ["found"],
@@ -259,15 +259,21 @@ class ContractRun:
             "after": [0],
         }
 
-    async def _witness(self) -> None:
-        """XB has cosigned XA's checkpoint."""
+    async def _exchange(self) -> None:
+        """XB tells XA its keys, cosigns and pulls; what it posts for that can be sent again."""
         async with link_to(self.xa.node, self.xb.node) as link:
-            await PartnerSync(self.xb, link, "XA-NCVI").witness()
+            request = link._request
 
-    def _bodies(self) -> st.SearchStrategy[bytes]:
-        real = st.sampled_from(self._envelopes)
-        cut = st.builds(lambda whole, at: whole[:at], real, st.integers(0, 4000))
-        return st.one_of(real, cut, st.binary(max_size=200))
+            async def noted(method: str, path: str, **options: Any) -> Any:
+                if method == "POST" and path != "/v1/token":
+                    self._posted.setdefault(options["headers"]["Content-Type"], []).append(options["body"])
+                return await request(method, path, **options)
+
+            link._request = noted  # type: ignore[method-assign]
+            sync = PartnerSync(self.xb, link, "XA-NCVI")
+            await sync.witness()
+            await sync.pull()
+            await link.post_keys(keyring.own_news(self.xb.node).dump())
 
     def _askable(self, contract: dict[str, Any]) -> dict[str, Any]:
         """The contract without the proof among its parameters: nobody can make one up, the signer brings it."""
