@@ -20,6 +20,7 @@ from gateway.callers import Scope, TokenError
 from gateway.crypto.tokens import TokenAlgorithm
 from gateway.doors.answers import CHALLENGE
 from gateway.doors.native import CARD_TYPE
+from gateway.doors.taxii import MAX_MATCHES
 from gateway.errors import GatewayError
 from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange
 from gateway.interchange import START
@@ -161,6 +162,9 @@ def test_closed_lists_of_the_contract_are_those_of_the_code() -> None:
     assert scopes == [str(scope) for scope in Scope]
     challenge = CONTRACT["components"]["headers"]["Challenge"]["schema"]["pattern"]
     assert re.fullmatch(challenge, CHALLENGE)
+    values = re.compile(schemas["TaxiiValues"]["pattern"])
+    assert values.fullmatch(",".join("v" * MAX_MATCHES))
+    assert not values.fullmatch(",".join("v" * (MAX_MATCHES + 1)))
     posted = CONTRACT["paths"]["/v1/envelopes"]["post"]["responses"]["200"]["content"]
     assert set(posted) == {RECEIPT_MEDIA_TYPE, CURSOR_MEDIA_TYPE}
     assert set(CONTRACT["paths"]["/v1/card"]["get"]["responses"]["200"]["content"]) == {CARD_TYPE}
