@@ -53,7 +53,7 @@ INBOX_ONLY = {("post", "collection"), ("delete", "collection")}
 FEEDBACK = f'<feedbackSubmission xmlns="{NAMESPACE}"><affirmative /></feedbackSubmission>'.encode()
 # What has the right form may still be wrong, for what it says or when it comes: 400 is an answer to it.
 REFUSED = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "429"]
-FRAMING = {"content-encoding", "expect", "upgrade"}
+FRAMING = {"connection", "content-encoding", "content-length", "expect", "host", "transfer-encoding", "upgrade"}
 UNCHECKED = ("positive_data_acceptance",)
 
 
