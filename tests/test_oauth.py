@@ -27,7 +27,7 @@ from gateway.callers import (
 )
 from gateway.crypto.nonces import Nonces
 from gateway.crypto.tokens import make_dpop
-from gateway.doors.entrance import Entrance
+from gateway.doors.entrance import STOCK_FACTOR, Entrance
 from gateway.doors.guards import run_server
 from gateway.errors import UnauthenticatedError
 from gateway.node import Node
@@ -178,6 +178,6 @@ async def test_a_stock_client_is_held_to_its_partners_rate(served: Node, stock: 
     with served.store.transaction() as tx:
         tx.secrets.open("XB-NCVI", Scope.HASHSHARING, served.clock())
     _, secret = stock.callers.issue_secret("XB-NCVI", Scope.HASHSHARING, 30, "duty-officer")
-    heard = [(await stock.ask(f"Token {secret}"))[0] for _ in range(14)]
-    assert heard[0] == 200
+    heard = [(await stock.ask(f"Token {secret}"))[0] for _ in range(14 * STOCK_FACTOR)]
+    assert heard[:14] == [200] * 14  # more than the partner's own gateway may ask at once
     assert heard[-1] == 429
