@@ -23,7 +23,7 @@ LINE = re.compile(
     r"\((?P<base_value>[\d,.e+]+) \S+\)) \| (?P<target>-|target \d+: .+: (?:met|not met|not judged))"
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sqlite]  # a bench weighs the file of its database
 
 
 def bench(*arguments: str) -> str:
