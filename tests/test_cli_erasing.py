@@ -112,7 +112,8 @@ def test_what_was_taken_back_is_listed_with_whom_it_waits_for(desk: Path) -> Non
     assert (row["entries"], row["holders"], row["outstanding"]) == (1, 0, 0)
     assert row["due"] - row["created"] == 10 * 86_400
     assert json_of("withdrawal", "status", row["id"][:8], "--outstanding") == []
-    assert "Nobody held any of it." in gateway("withdrawal", "status").stdout
+    assert "No partner held any of it." in gateway("withdrawal", "status", row["id"][:8]).stdout
+    assert "Nothing that a partner held was taken back." in gateway("withdrawal", "status").stdout
     gateway("withdrawal", "refuse", row["id"], "--because", "a court file", exit_code=5)
     gateway("withdrawal", "status", "ffff", exit_code=7)
     gateway("set", "withdraw", "found", hit["entry"], "--reason", "two\nlines", exit_code=3)

@@ -82,7 +82,8 @@ def withdrawal_status(
             state = "overdue" if one.overdue else one.state
             value |= {"through": " > ".join(one.via) or "-", "state": state, "due": when(one.due)}
         rows.append(value)
-    shell.table(rows, STATUS_COLUMNS, "Nobody's answer is outstanding." if outstanding else "Nobody held any of it.")
+    nothing = "No partner held any of it." if identifier else "Nothing that a partner held was taken back."
+    shell.table(rows, STATUS_COLUMNS, "Nobody's answer is outstanding." if outstanding else nothing)
 
 
 @command(withdrawal_app, "refuse")
