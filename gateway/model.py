@@ -95,6 +95,15 @@ class Surface(StrEnum):
     TLS_ONLY = "tls_only"
 
 
+class Purpose(StrEnum):
+    """What a look-up, a referral or a case is for. A set's own purpose belongs to the set, not to the request."""
+
+    VICTIM_IDENTIFICATION = "victim_identification"
+    SAFEGUARDING = "safeguarding"
+    PROSECUTION = "prosecution"
+    STATISTICS = "statistics"
+
+
 # Bytes of one digest in its canonical form, None where it is carried as text (FORMATS.md section 8).
 DIGEST_BYTES: dict[str, int | None] = {
     "md5": 16,

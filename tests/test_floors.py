@@ -22,6 +22,7 @@ FLOOR_OF = {
     "": "words",  # the package itself: its version
     "errors": "words",
     "model": "words",
+    "caserecord": "words",
     "crypto": "crypto",
     "adapters": "rules",
     "addresses": "rules",

@@ -20,6 +20,7 @@ Rules of this package:
 Standard: the Cedar language 4 (docs.cedarpolicy.com), through `cedarpy`.
 """
 
+from gateway.model import Purpose
 from gateway.policy.deciding import PolicySet, load
 from gateway.policy.describing import SHEET, describe, plain
 from gateway.policy.differing import IntakeChange, ShareChange, intake_changes, share_changes
@@ -36,7 +37,6 @@ from gateway.policy.words import (
     LabelRights,
     Obligation,
     PartnerRef,
-    Purpose,
     Question,
     Reason,
     Rule,

@@ -12,7 +12,7 @@ from typing import TypeVar
 import cedarpy
 
 from gateway.errors import ConfigError
-from gateway.model import ENTRY_GROUPS, FieldGroup, HandlingCode, Label, Restriction, Surface, VictimStatus
+from gateway.model import ENTRY_GROUPS, FieldGroup, HandlingCode, Label, Purpose, Restriction, Surface, VictimStatus
 from gateway.policy.loading import (
     SCHEMA,
     agreements,
@@ -33,7 +33,6 @@ from gateway.policy.words import (
     LabelInSet,
     LabelRights,
     PartnerRef,
-    Purpose,
     Question,
     Reason,
     Rule,

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from gateway.errors import ConfigError, MalformedError
-from gateway.model import Label, Surface, text_member, texts_member
+from gateway.model import Label, Purpose, Surface, text_member, texts_member
 from gateway.policy.deciding import PolicySet
 from gateway.policy.loading import FEDERATION
-from gateway.policy.words import Action, Decision, Effect, LabelInSet, PartnerRef, Purpose, ShareRequest
+from gateway.policy.words import Action, Decision, Effect, LabelInSet, PartnerRef, ShareRequest
 
 MEMBERS = {"why", "partner", "surface", "actions", "label", "expect", "rules"}
 OPTIONAL = {"us", "purpose", "change", "obligations"}

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gateway.errors import ConfigError
-from gateway.model import AGENCY, JURISDICTION, SET_NAME, FieldGroup, Label, Surface, require
+from gateway.model import AGENCY, JURISDICTION, SET_NAME, FieldGroup, Label, Purpose, Surface, require
 
 MAX_DUTY_DAYS = 36_525  # a hundred years: a longer duty is a slip of the keyboard
 DUTY = re.compile(r"([a-z_]+)(?:\(([1-9][0-9]{0,5})\))?")
@@ -42,15 +42,6 @@ class Action(StrEnum):
     def shares(self) -> bool:
         """True for the actions that share a field group."""
         return self.value.startswith("share_")
-
-
-class Purpose(StrEnum):
-    """What a look-up or a referral is for. A set's own purpose belongs to the set, not to the request."""
-
-    VICTIM_IDENTIFICATION = "victim_identification"
-    SAFEGUARDING = "safeguarding"
-    PROSECUTION = "prosecution"
-    STATISTICS = "statistics"
 
 
 class Effect(StrEnum):
