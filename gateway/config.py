@@ -82,6 +82,11 @@ KEYS = {
     "withdrawal_days": Key("How long holders have to answer a withdrawal that names no deadline, in days.", 1, 365),
     "page_changes": Key("The most changes in one page of a feed.", 1, 65_536),
     "signed_pages_days": Key("How long signed pages of hubs are kept, to give back what these lose.", 35, 3_650),
+    "near_index_megabytes": Key(
+        "Memory for finding near-duplicates, in MiB: ten million PDQ digests take 1,150; what has no room is read.",
+        0,
+        1 << 20,
+    ),
     "max_envelope_bytes": Key("The largest envelope that is accepted, in bytes.", 65_536, 3 << 30),
     "max_connections": Key("The most connections that are open at once.", 4, 10_000),
     "requests_per_minute": Key("The most requests a minute from one partner.", 10, 100_000),
@@ -131,6 +136,7 @@ class Settings:
     withdrawal_days: int = 14
     page_changes: int = 65_536
     signed_pages_days: int = 35
+    near_index_megabytes: int = 1280
     max_envelope_bytes: int = 1 << 30
     max_connections: int = 256
     requests_per_minute: int = 600

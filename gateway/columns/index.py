@@ -52,12 +52,16 @@ Digests: TypeAlias = Mapping[str, Octets | Text]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrival:
-    """One block as the index takes it in: its number, and of each row the entry, what can be asked for, the kind."""
+    """One block as the index takes it in: its number, and of each row the entry, what can be asked for, the kind.
+
+    `poor`: rows whose PDQ digest says too little to be near anything (None: none of them).
+    """
 
     block_no: int
     entry_ids: Ints
     digests: Digests
     kinds: Ints
+    poor: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -53,6 +53,7 @@ from gateway.columns.rows import Index, Ints, Mask, Octets, grouped, offsets_of
 from gateway.errors import ConflictError, MalformedError, NotFoundError, OverloadedError
 
 MAX_RADIUS = 31  # bits; up to here PDQ's authors call a match confident
+QUALITY_FLOOR = 50  # of 100: below it PDQ's authors throw a digest away, since flat pictures all look alike
 MAX_PDQ_DIGESTS = 1 << 28  # live ones: tables number 12 places of each with 32 bits
 MAX_MATCHES = 1 << 24  # rows that answer one batch, half a gigabyte; a single query has no bound, as it cannot be cut
 BITS, QUARTERS = 256, 4
@@ -78,6 +79,51 @@ class Near:
     block_no: Index
     row: Index
     distance: Index
+
+
+def is_poor(quality: Ints) -> Mask:
+    """Which digests of these qualities are near nothing. 0 means that nobody said: such a digest counts."""
+    return (quality > 0) & (quality < QUALITY_FLOOR)
+
+
+def estimated_bytes(digests: int) -> int:
+    """About how much an index of so many digests keeps resident, as the head of this module counts it."""
+    tables = 151 << 20 if digests >= 1_000_000 else 75 << 20 if digests >= LARGE_DIGESTS else 4 << 20
+    return 105 * digests + (0 if digests <= SCANNED_DIGESTS else tables)
+
+
+def near_in(block_no: int, held: Octets, findable: Mask, digests: Octets, radius: int = MAX_RADIUS) -> Near:
+    """The rows of one block near these digests, without an index of anything else.
+
+    Each is compared with each: for a list that is asked too seldom to be worth an index, or has no room for one.
+
+    Args:
+        held: n × 32, one for each row of the block.
+        findable: the rows that may be an answer.
+    """
+    _check(held)
+    _check(digests)
+    rows = np.flatnonzero(findable)
+    columns = np.ascontiguousarray(np.ascontiguousarray(held[rows]).view(np.uint64).T)
+    answers = [(_NOTHING, _NOTHING, _NOTHING)]
+    for number, words in enumerate(np.ascontiguousarray(digests).view(np.uint64)):
+        apart = np.bitwise_count(columns ^ words[:, None]).sum(axis=0, dtype=np.int64)
+        near = np.flatnonzero(apart <= radius)
+        answers.append((np.full(len(near), number, np.int64), rows[near], apart[near]))
+    query, row, distance = (np.concatenate(column) for column in zip(*answers, strict=True))
+    return Near(query, np.full(len(query), block_no, np.int64), row, distance)
+
+
+def near_in_all(pieces: Sequence[Near]) -> Near:
+    """The answers of several blocks as one, by ascending query."""
+    if not pieces:
+        return Near(_NOTHING, _NOTHING, _NOTHING, _NOTHING)
+    query, block_no, row, distance = (
+        np.concatenate(column)
+        for column in zip(*((one.query, one.block_no, one.row, one.distance) for one in pieces), strict=True)
+    )
+    order = np.lexsort((row, block_no, query))
+    return Near(query[order], block_no[order], row[order], distance[order])
 
 
 class PdqIndex:
@@ -156,7 +202,9 @@ class PdqIndex:
         self.drop_rows(replaced.block_no[replaced.found], replaced.row[replaced.found])
         for block in blocks:
             if "pdq" in block.digests:
-                self.add(block.block_no, cast(Octets, block.digests["pdq"]), index.live_rows(block.block_no))
+                live = index.live_rows(block.block_no)
+                findable = live if block.poor is None else live & ~block.poor
+                self.add(block.block_no, cast(Octets, block.digests["pdq"]), findable)
 
     def drop_rows(self, block_no: Index, row: Index) -> None:
         """Forget these rows. Blocks that are not here are passed over, for they have no PDQ digests."""

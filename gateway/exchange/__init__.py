@@ -105,7 +105,7 @@ class Exchange:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.shelf = Shelf(node.keystore.master_key, node.random)
+        self.shelf = Shelf(node.keystore.master_key, node.random, node.settings.near_index_megabytes << 20)
         self.never_again = NeverAgain(node)
         self.ledger = Ledger(node, self.shelf, self.never_again)
         self.windows = Windows(node, self.shelf)

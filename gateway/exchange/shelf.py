@@ -1,7 +1,9 @@
 """Blocks at rest: each sealed under a data key of its own, and the resident index of each set.
 
 The index follows the store: `index` reads what was committed since it last looked, by this process or another, so a
-rolled-back transaction never shows in it. Opening a part needs the master data key, the block's wrapped key and the
+rolled-back transaction never shows in it. Beside it there is, for a set of which near-duplicates are asked often
+enough and as far as memory is set aside for it, an index of its PDQ digests, which follows the same blocks (`near`).
+Opening a part needs the master data key, the block's wrapped key and the
 context that names block and part: a part moved to another row does not open. The wrapped key opens only beside the row
 that it was made for (`_row_context`), so whoever can write the database cannot move a block to another set or label.
 """
@@ -19,6 +21,7 @@ from io import BytesIO
 
 from gateway.columns.block import DIGEST_CONTEXT, Block, BlockHeader, decode_together, parse_header
 from gateway.columns.index import Arrival, SetIndex
+from gateway.columns.pdq import Near, PdqIndex, estimated_bytes, is_poor, near_in, near_in_all
 from gateway.columns.rows import COLUMNS, EXISTENCE, Octets, Rows, Text, constant
 from gateway.crypto.keys import Random
 from gateway.crypto.seal import DataKey
@@ -37,24 +40,50 @@ INDEXED = ("md5", "sha1", "sha256", "sha512", "pdq", "photodna", "source_ref")
 READ_AT_ONCE = 65_536  # changes: as many as one block may have, so some 5 MB of the reference shape
 HANDED_ROWS = 131_072  # kept at hand for the index, some 13 MB: what the largest import or page commits at once
 INDEXED_PARTS = {EXISTENCE, *(COLUMNS[name].group for name in INDEXED)}
+NEAR_COLUMNS = ("pdq", "pdq_quality")
+NEAR_PART = COLUMNS["pdq"].group
+_READ_COLUMNS = ("entry_id", "kind", *INDEXED, "pdq_quality")
+PDQ_SHAPE = 1 << COLUMNS["pdq"].shape_bit
+NEAR_BYTES = 1280 << 20  # for PDQ digests of all sets, where nobody says otherwise: ten million of them
+READ_FOR = 256  # questions: up to so many, reading a list takes less time than making an index of it
 
 
 @dataclass(slots=True)
 class _Resident:
-    """One set's index and how far it has followed the store."""
+    """One set's index and how far it has followed the store.
+
+    `near`: the index of its PDQ digests, once so many questions were asked that it pays. `asked`: how many those are.
+    """
 
     index: SetIndex
     block_id: int = 0
     drop_id: int = 0
     blocks: set[int] = field(default_factory=set)
+    near: PdqIndex | None = None
+    asked: int = 0
+
+    def take(self, arrivals: Sequence[Arrival]) -> None:
+        """Both indexes hold these blocks."""
+        if self.near is None:
+            self.index.append_all(arrivals)
+        else:
+            self.near.follow(self.index, arrivals)
+
+    def drop(self, number: int) -> None:
+        """Neither index holds a block."""
+        self.index.drop_block(number)
+        if self.near is not None:
+            self.near.drop_block(number)
+        self.blocks.remove(number)
 
 
 class Shelf:
     """Puts blocks away sealed, gets them back, and knows where every entry is."""
 
-    def __init__(self, master: DataKey, random: Random) -> None:
+    def __init__(self, master: DataKey, random: Random, near_bytes: int = NEAR_BYTES) -> None:
         self._master = master
         self._random = random
+        self._near_bytes = near_bytes
         self._residents: dict[int, _Resident] = {}
         self._following = threading.RLock()
         self._handed = _Handed()
@@ -190,15 +219,79 @@ class Shelf:
             if not arrived and resident.block_id and not tx.blocks.has_seen(resident.block_id):
                 raise ConflictError("the set was changed while it was read", remedy="try again")
             for some in _readable(arrived):
-                resident.index.append_all(self._arrivals(tx, some))
+                resident.take(self._arrivals(tx, some))
                 resident.blocks.update(map(block_id, some))
                 resident.block_id = block_id(some[-1])
             for drop_id, dropped in drops:
                 if dropped in resident.blocks:
-                    resident.index.drop_block(dropped)
-                    resident.blocks.remove(dropped)
+                    resident.drop(dropped)
                 resident.drop_id = drop_id
             yield resident.index
+
+    def near(self, tx: Transaction, set_id: int, digests: Octets, radius: int) -> Near:
+        """Every entry of the set, as of what is committed, whose PDQ digest lies within `radius` bits of one of these.
+
+        Digests whose quality is known to be too low are near nothing. The same rules as for `index`. The first few
+        questions read the list; whoever goes on asking gets an index of it, if there is room for one.
+
+        Raises:
+            ConflictError: as `index`.
+            OverloadedError: several digests have too many matches together.
+        """
+        with self.index(tx, set_id) as index:
+            resident = self._residents.pop(set_id)
+            self._residents[set_id] = resident  # last in the order: the first were asked for the longest ago
+            resident.asked += len(digests)
+            stored = [] if resident.near is not None else _with_pdq(tx.blocks.of_set(set_id))
+            if resident.near is None and resident.asked > READ_FOR and self._has_room_for(resident, stored):
+                resident.near = self._made_near(tx, index, stored)
+            if resident.near is not None and self._has_room_for(resident, []):
+                return resident.near.near(digests, radius)
+            if resident.near is not None:
+                resident.near, stored = None, _with_pdq(tx.blocks.of_set(set_id))
+            return self._read_near(tx, index, stored, digests, radius)
+
+    def _has_room_for(self, resident: _Resident, stored: Sequence[BlockRow]) -> bool:
+        """Whether the PDQ index of a set may be resident, if need be in place of others."""
+
+        def wanted(one: _Resident) -> int:
+            return 0 if one.near is None else estimated_bytes(one.near.live_count)
+
+        own = wanted(resident) or estimated_bytes(sum(row.count for row in stored))
+        others = [one for one in self._residents.values() if one is not resident and one.near is not None]
+        while others and own <= self._near_bytes < own + sum(map(wanted, others)):
+            others.pop(0).near = None
+        return own <= self._near_bytes
+
+    def _made_near(self, tx: Transaction, index: SetIndex, stored: Sequence[BlockRow]) -> PdqIndex:
+        made = PdqIndex(self._random.bytes(32))
+        for row, rows in self._pdq_rows(tx, stored):
+            findable = index.live_rows(block_id(row)) & ~is_poor(rows.ints("pdq_quality"))
+            made.add(block_id(row), rows.octets("pdq"), findable)
+        return made
+
+    def _read_near(
+        self, tx: Transaction, index: SetIndex, stored: Sequence[BlockRow], digests: Octets, radius: int
+    ) -> Near:
+        """The same answer without an index of the whole: block by block, so that memory does not grow with the list."""
+        found = []
+        for row, rows in self._pdq_rows(tx, stored):
+            number, held = block_id(row), rows.octets("pdq")
+            findable = index.live_rows(number) & ~is_poor(rows.ints("pdq_quality"))
+            if len(digests) > READ_FOR:
+                small = PdqIndex(self._random.bytes(32))
+                small.add(number, held, findable)
+                found.append(small.near(digests, radius))
+            else:
+                found.append(near_in(number, held, findable, digests, radius))
+        return near_in_all(found)
+
+    def _pdq_rows(self, tx: Transaction, stored: Sequence[BlockRow]) -> Iterator[tuple[BlockRow, Rows]]:
+        """The stored blocks that hold PDQ digests which are here, with these."""
+        for together in decode_together(self.get_all(tx, stored, [NEAR_PART]), NEAR_COLUMNS):
+            for place, (_, rows) in zip(together.places, together.each(), strict=True):
+                if "pdq" in rows.columns:
+                    yield stored[place], rows
 
     def _arrivals(self, tx: Transaction, some: Sequence[BlockRow]) -> list[Arrival]:
         found: dict[int, Arrival] = {}
@@ -208,7 +301,7 @@ class Shelf:
                 found[block_id(row)] = arrival
         unread = [row for row in some if block_id(row) not in found]
         # A refused block has no more than existence.
-        for together in decode_together(self.get_all(tx, unread, INDEXED_PARTS), ["entry_id", "kind", *INDEXED]):
+        for together in decode_together(self.get_all(tx, unread, INDEXED_PARTS), _READ_COLUMNS):
             for place, (_, rows) in zip(together.places, together.each(), strict=True):
                 found[block_id(unread[place])] = _arrival(unread[place], rows)
         return [found[block_id(row)] for row in some]
@@ -255,7 +348,13 @@ def _history(row: BlockRow) -> Arrival:
 
 def _arrival(row: BlockRow, rows: Rows) -> Arrival:
     """The rows of a block as the index takes them in."""
-    return Arrival(block_id(row), rows.ints("entry_id"), searchable(rows), rows.ints("kind"))
+    poor = is_poor(rows.ints("pdq_quality")) if "pdq" in rows.columns else None
+    return Arrival(block_id(row), rows.ints("entry_id"), searchable(rows), rows.ints("kind"), poor)
+
+
+def _with_pdq(stored: Sequence[BlockRow]) -> list[BlockRow]:
+    """Those of these blocks that may hold PDQ digests."""
+    return [row for row in stored if row.kind == CHANGES and stored_header(row).shape & PDQ_SHAPE]
 
 
 def searchable(rows: Rows) -> dict[str, Octets | Text]:
