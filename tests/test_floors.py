@@ -36,6 +36,8 @@ FLOOR_OF = {
     "policy": "rules",
     "keylife": "rules",
     "problem_words": "rules",
+    "statuses": "rules",
+    "statusmail": "rules",
     "xml": "rules",
     "client": "edges",
     "config": "edges",

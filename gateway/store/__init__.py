@@ -44,13 +44,14 @@ from gateway.store.secrets import Secrets
 from gateway.store.sets import Sets
 from gateway.store.shown import Shown
 from gateway.store.sqlite import SQLite
+from gateway.store.statuses import Statuses
 from gateway.store.tokens import Tokens
 from gateway.store.withdrawals import Withdrawals
 from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
 
-NEWEST_REVISION = "0013"  # of migrations/versions; a test holds both together
+NEWEST_REVISION = "0019"  # of migrations/versions; a test holds both together
 BUSY_TIMEOUT_MS = 60_000  # an import batch of another process holds the lock for a few seconds at most
 POOL_CONNECTIONS = 8
 
@@ -109,6 +110,7 @@ class Transaction:
     shown: Shown
     opinions: Opinions
     withdrawals: Withdrawals
+    statuses: Statuses
 
 
 class Store:
@@ -272,6 +274,7 @@ class Store:
             shown=Shown(connection),
             opinions=Opinions(connection),
             withdrawals=Withdrawals(connection),
+            statuses=Statuses(connection),
         )
 
 

@@ -318,6 +318,111 @@ class WithdrawalHolder(SQLModel, table=True):
     reminded: int = Field(default=0, sa_type=BigInteger)
 
 
+class StatusLine(SQLModel, table=True):
+    """The newest version of one assertion about a subject: ours, or a partner's (`gateway.statuses`).
+
+    `sealed`: all of it, and what belongs to it; the columns beside it are copies to search by. `received`: when it came
+    here; `met`: how many entries of ours it met then; `seen`: when a person looked at it, 0 before.
+    """
+
+    __tablename__ = "status_line"
+    agency: str = Field(primary_key=True)
+    number: str = Field(primary_key=True)
+    version: int = Field(sa_type=BigInteger)
+    status: str = Field(index=True)
+    at: int = Field(sa_type=BigInteger)
+    sealed: bytes
+    received: int = Field(sa_type=BigInteger)
+    met: int = Field(default=0, sa_type=BigInteger)
+    seen: int = Field(default=0, sa_type=BigInteger)
+
+
+class StatusMark(SQLModel):
+    """What an assertion speaks of: a keyed digest of a digest, a series name, an entry or a victim. They only grow."""
+
+    agency: str = Field(primary_key=True)
+    number: str = Field(primary_key=True)
+    mark: bytes = Field(primary_key=True)
+    kind: str
+
+
+class StatusMarkTable(StatusMark, table=True):
+    """Where marks are kept."""
+
+    __tablename__ = "status_mark"
+    __table_args__ = (Index("ix_status_mark_mark", "mark"),)
+
+
+class StatusTold(SQLModel, table=True):
+    """A partner that was told of an assertion of ours.
+
+    `version`, `status`: what it was told last; `mail`: the number of that message. `due`: until when it has to answer
+    that it searches again, 0 where nothing was taken back; `answered`: when it did.
+    """
+
+    __tablename__ = "status_told"
+    number: str = Field(primary_key=True)
+    partner: str = Field(primary_key=True)
+    version: int = Field(sa_type=BigInteger)
+    status: str
+    mail: int = Field(sa_type=BigInteger)
+    at: int = Field(sa_type=BigInteger)
+    due: int = Field(default=0, sa_type=BigInteger)
+    reminded: int = Field(default=0, sa_type=BigInteger)
+    answered: int = Field(default=0, sa_type=BigInteger)
+
+
+class ClaimRow(SQLModel, table=True):
+    """A claim conflict: ours and a partner's assertion, and what both sides have said.
+
+    `number`, `theirs`: the two assertions, "" where only the partner's word is known yet. `sealed`: what we let the
+    partner have when both agree; `sealed_theirs`: what it let us have.
+    """
+
+    __tablename__ = "claim"
+    id: str = Field(primary_key=True)
+    partner: str = Field(primary_key=True)
+    number: str = ""
+    theirs: str = ""
+    at: int = Field(default=0, sa_type=BigInteger)
+    version: int = Field(default=0, sa_type=BigInteger)
+    word: str = "open"
+    their_version: int = Field(default=0, sa_type=BigInteger)
+    their_word: str = "open"
+    given: int = Field(default=0, sa_type=BigInteger)  # the version of our word with which our contact went
+    sealed: bytes = b""
+    sealed_theirs: bytes = b""
+
+
+class SeriesMerge(SQLModel, table=True):
+    """A proposal that two series are one. `origin`: whose; `merged`: what the origin says now; `state`: what we do.
+
+    `sealed`: both names and the reason. `told`: the partners that know of it, separated by spaces.
+    """
+
+    __tablename__ = "series_merge"
+    id: str = Field(primary_key=True)
+    origin: str
+    version: int = Field(sa_type=BigInteger)
+    merged: bool
+    state: str
+    sealed: bytes
+    at: int = Field(sa_type=BigInteger)
+    told: str = ""
+
+
+class CertificateRow(SQLModel, table=True):
+    """A certificate that we issued, with its revocation; both as they were handed out, sealed at rest."""
+
+    __tablename__ = "certificate"
+    id: str = Field(primary_key=True)
+    number: str = Field(index=True)
+    issued: int = Field(sa_type=BigInteger)
+    revoked: int = Field(default=0, sa_type=BigInteger)
+    sealed: bytes
+    sealed_revocation: bytes = b""
+
+
 class MailEvidence(SQLModel, table=True):
     """What a partner signed when it sent mailbox messages whose proof is kept: manifest and payload, sealed at rest."""
 
