@@ -1,6 +1,7 @@
 """The one XML parser: what comes from outside is a small tree of elements, or it is refused.
 
     root = parse(raw, max_bytes=16_384)      # an lxml element
+    Schema(xsd).require(root)                # it is as an XSD of ours says
 
 Refused before anything is built: what is not UTF-8, a document type (and with it every entity, every external subset),
 comments and processing instructions (a comment splits a text in two, so that two readers see two values), and more
@@ -13,6 +14,7 @@ which we do not look for them. So they are found by their octets, wherever they 
 from __future__ import annotations
 
 import re
+from threading import Lock
 
 from lxml import etree
 
@@ -22,6 +24,9 @@ MAX_DEPTH = 32
 MAX_NODES = 20_000  # elements; and attributes of all of them together
 MAX_ATTRIBUTES = 32  # of one element
 Element = etree._Element
+
+INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
+MAX_SCHEMA_BYTES = 256 << 10
 
 _CDATA = b"<![CDATA["
 _DECLARATION = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml[ \t\r\n]")
@@ -53,6 +58,39 @@ def parse(raw: bytes, *, max_bytes: int, max_nodes: int = MAX_NODES) -> Element:
     if _TOO_DEEP(root) or _TOO_MANY_ATTRIBUTES(root) or _TOO_MANY(root, most=max_nodes):
         raise TooLargeError("the XML has too many levels, elements or attributes")
     return root
+
+
+class Schema:
+    """An XSD 1.0 that ships with the code.
+
+    Args:
+        raw: the schema; it imports and includes nothing.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        root = parse(raw, max_bytes=MAX_SCHEMA_BYTES)
+        self._names = {element.get("name") for element in root.iter()}
+        self._schema = etree.XMLSchema(root)
+        self._lock = Lock()  # a validator keeps the errors of its last document
+
+    def require(self, root: Element) -> None:
+        """Returns when the tree is as the schema says.
+
+        Raises:
+            MalformedError: it is not, at the line given; never with a value of the document.
+        """
+        # libxml2 follows schemaLocation while it validates, and type and nil put another rule in the place of ours.
+        if root.xpath("//@*[namespace-uri() = $instance]", instance=INSTANCE):
+            raise MalformedError("the XML speaks of a schema", remedy="leave out the attributes of XMLSchema-instance")
+        with self._lock:
+            if self._schema.validate(root):
+                return
+            error = next(iter(self._schema.error_log))  # type: ignore[call-overload]  # the stubs do not know it
+        # "Element '{namespace}Name': …": the rest may hold a value, and a name may be the document's own.
+        name = error.message.partition("Element '")[2].partition("'")[0].rpartition("}")[2]
+        place = f"line {error.line}, {name}" if name in self._names else f"line {error.line}"
+        wrong = "an element is missing or does not belong there" if "ELEMENT_CONTENT" in error.type_name else ""
+        raise MalformedError(wrong or "the XML is not as its schema says", place=place)
 
 
 def _look_through(raw: bytes, max_nodes: int) -> None:

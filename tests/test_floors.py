@@ -38,6 +38,7 @@ FLOOR_OF = {
     "problem_words": "rules",
     "statuses": "rules",
     "statusmail": "rules",
+    "vidx": "rules",
     "xml": "rules",
     "client": "edges",
     "config": "edges",

@@ -110,3 +110,42 @@ def test_the_reason_is_told_and_none_of_the_document() -> None:
         with pytest.raises(GatewayError) as refused:
             xml.parse(raw, max_bytes=MAX)
         assert "secret" not in str(refused.value)
+
+
+XSD = b"""<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="urn:x" elementFormDefault="qualified">
+  <xs:element name="a"><xs:complexType><xs:sequence>
+    <xs:element name="b" type="xs:integer" nillable="true"/>
+  </xs:sequence></xs:complexType></xs:element>
+</xs:schema>"""
+
+
+def test_a_tree_is_as_its_schema_says_or_refused_at_its_line() -> None:
+    schema = xml.Schema(XSD)
+    schema.require(xml.parse(b'<a xmlns="urn:x"><b>1</b></a>', max_bytes=MAX))
+    refused = {
+        b'<a xmlns="urn:x">\n<b>secret</b></a>': "line 2, b",
+        b'<a xmlns="urn:x">\n<secret>1</secret></a>': "line 2",
+        b'<a xmlns="urn:secret"><b>1</b></a>': "line 1, a",
+        b'<a xmlns="urn:x"/>': "line 1, a",
+        b'<a xmlns="urn:x">\n<b secret="1">1</b></a>': "line 2, b",
+    }
+    for raw, place in refused.items():
+        with pytest.raises(MalformedError) as error:
+            schema.require(xml.parse(raw, max_bytes=MAX))
+        assert error.value.place == place
+        assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["schemaLocation", "noNamespaceSchemaLocation", "type", "nil"])
+def test_a_document_that_speaks_of_a_schema_is_refused_and_reaches_nobody(name: str) -> None:
+    with listener() as door:
+        at = f"http://127.0.0.1:{door.getsockname()[1]}/x.xsd"
+        value = {"schemaLocation": f"urn:y {at}", "noNamespaceSchemaLocation": at, "type": "xs:integer", "nil": "true"}[
+            name
+        ]
+        raw = f'<a xmlns="urn:x" xmlns:i="{xml.INSTANCE}" xmlns:xs="http://www.w3.org/2001/XMLSchema">'
+        raw += f'<b i:{name}="{value}"></b></a>'
+        with pytest.raises(MalformedError, match="speaks of a schema"):
+            xml.Schema(XSD).require(xml.parse(raw.encode(), max_bytes=MAX))
+        with pytest.raises(BlockingIOError):
+            door.accept()

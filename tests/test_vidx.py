@@ -1,0 +1,221 @@
+"""The case report: one record, one form of bytes; nothing of a withheld group; nothing taken but the contract."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import xmlschema
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from case_strategies import case_records, full_case, group_sets
+from gateway.caserecord import CASE_GROUPS, CaseRecord, Clue, ClueKind, ClueSource
+from gateway.errors import DeniedError, MalformedError, TooLargeError
+from gateway.model import FieldGroup, VictimStatus
+from gateway.vidx import MAX_CASE_BYTES, NAMESPACE, dump_case, lacking, parse_case, redact
+from gateway.vidx.redacting import GROUP_OF
+from gateway.vidx.schema import XSD
+
+ROOT = Path(__file__).parents[1]
+CONTRACT = ROOT / "contracts" / "vidx-1.0.xsd"
+ALL = frozenset(CASE_GROUPS)
+EXISTENCE = frozenset({FieldGroup.EXISTENCE})
+MINIMAL = CaseRecord("XA-NCVI", "C-1", 1, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def full() -> CaseRecord:
+    return full_case()
+
+
+@pytest.fixture(scope="module")
+def other() -> xmlschema.XMLSchema10:
+    """Another implementation of XML Schema."""
+    return xmlschema.XMLSchema10(XSD.decode())
+
+
+@settings(max_examples=100, deadline=None)
+@given(case_records())
+def test_a_record_is_the_same_after_the_way_through_its_bytes(record: CaseRecord) -> None:
+    raw = dump_case(record)
+    report = parse_case(raw, drafts=True)
+    assert (report.record, report.groups, report.missing) == (record, ALL, record.missing)
+    assert dump_case(report.record) == raw
+
+
+@settings(max_examples=40, deadline=None)
+@given(record=case_records())
+def test_another_implementation_takes_what_is_written(record: CaseRecord, other: xmlschema.XMLSchema10) -> None:
+    other.validate(dump_case(record))
+
+
+@settings(max_examples=60, deadline=None)
+@given(case_records(complete=True), group_sets)
+def test_a_report_holds_its_groups_and_gives_the_same_bytes_again(
+    record: CaseRecord, groups: frozenset[FieldGroup]
+) -> None:
+    raw = dump_case(record, groups)
+    report = parse_case(raw)
+    assert (report.record, report.groups) == (redact(record, groups), groups)
+    assert dump_case(report.record, report.groups) == raw
+
+
+def test_every_field_of_a_record_has_a_group() -> None:
+    of_existence = {
+        "originator", "reference", "version", "opened", "updated", "handling", "category", "evaluation", "legal_basis",
+        "purpose", "review_on", "restrictions", "onward", "urgency", "entries",
+    }  # fmt: skip
+    assert {field.name for field in fields(CaseRecord)} == of_existence | set(GROUP_OF)
+
+
+def marked(record: CaseRecord) -> dict[FieldGroup, CaseRecord]:
+    """The record with a word of its own in every text of one group, for each group."""
+    text = "WITHHELDWORD"
+    step = {"reason": text}
+    changed = {
+        FieldGroup.CASE_SUMMARY: {"summary": text, "extensions": ((text, text),)},
+        FieldGroup.CLUES: {
+            "clues": tuple(replace(clue, text=text) for clue in record.clues),
+            "time_frames": tuple(replace(frame, text=text) for frame in record.time_frames),
+            "places": tuple(replace(place, text=text) for place in record.places),
+        },
+        FieldGroup.PERSONS: {
+            "persons": tuple(replace(person, ref=f"{text}{n}") for n, person in enumerate(record.persons))
+        },
+        FieldGroup.VICTIM_STATUS: {
+            "victims": tuple(
+                replace(victim, ref=f"{text}{n}", history=tuple(replace(one, **step) for one in victim.history))
+                for n, victim in enumerate(record.victims)
+            )
+        },
+        FieldGroup.SERIES: {"series": tuple(replace(one, name=text, aliases=(text,)) for one in record.series)},
+        FieldGroup.CONTACT: {"contact": replace(record.contact, unit=text) if record.contact else None},
+    }
+    return {group: replace(record, **words) for group, words in changed.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(case_records(complete=True), group_sets)
+def test_nothing_of_a_withheld_group_is_in_the_bytes(record: CaseRecord, groups: frozenset[FieldGroup]) -> None:
+    for group, changed in marked(record).items():
+        raw = dump_case(changed, groups)
+        if group not in groups:
+            assert b"WITHHELDWORD" not in raw
+            assert raw == dump_case(record, groups)
+    for entry in record.entries:
+        for name, value in entry.digests:
+            group = FieldGroup.PERCEPTUAL_DIGESTS if name == "pdq" else FieldGroup.CRYPTOGRAPHIC_DIGESTS
+            assert (value.hex().encode() in dump_case(record, groups)) == (group in groups)
+
+
+@settings(max_examples=40, deadline=None)
+@given(case_records(complete=True), case_records(complete=True))
+def test_cases_that_differ_in_withheld_groups_alone_are_equal_bytes(one: CaseRecord, two: CaseRecord) -> None:
+    assume(one != two)
+    withheld = {name: getattr(two, name) for name in GROUP_OF}
+    digests = tuple(entry for entry in two.entries if not entry.set_name)
+    visible = tuple(replace(entry, digests=()) for entry in one.entries if entry.set_name)
+    mixed = replace(one, **withheld, entries=(*visible, *digests))
+    assert dump_case(mixed, EXISTENCE) == dump_case(one, EXISTENCE)
+
+
+def test_the_label_says_where_the_status_was_withheld(full: CaseRecord) -> None:
+    groups = ALL - {FieldGroup.VICTIM_STATUS, FieldGroup.CONTACT}
+    assert parse_case(dump_case(full, groups)).label == replace(full.label, victim_status=VictimStatus.WITHHELD)
+    assert parse_case(dump_case(full)).label == full.label
+
+
+def test_without_existence_nothing_goes(full: CaseRecord) -> None:
+    with pytest.raises(DeniedError):
+        dump_case(full, ALL - EXISTENCE)
+    with pytest.raises(DeniedError):
+        dump_case(full, ())
+
+
+def test_an_incomplete_case_is_kept_as_a_draft_and_never_leaves() -> None:
+    raw = dump_case(MINIMAL)
+    assert b"<CaseDraft " in raw
+    assert parse_case(raw, drafts=True).missing == MINIMAL.missing == lacking(MINIMAL)
+    with pytest.raises(MalformedError, match="draft"):
+        parse_case(raw)
+    for groups in (ALL, EXISTENCE):
+        with pytest.raises(MalformedError, match="handling"):
+            dump_case(MINIMAL, groups)
+
+
+def test_a_report_without_its_contact_is_complete_only_where_the_contact_is_withheld(full: CaseRecord) -> None:
+    without = replace(full, contact=None)
+    with pytest.raises(MalformedError, match="contact"):
+        dump_case(without, ALL)
+    assert parse_case(dump_case(without, ALL - {FieldGroup.CONTACT})).missing == ()
+    raw = re.sub(rb"  <ContactInformation>.*</ContactInformation>\n", b"", dump_case(full), flags=re.DOTALL)
+    with pytest.raises(MalformedError, match="contact"):
+        parse_case(raw)
+
+
+@pytest.mark.parametrize("group", sorted(ALL - EXISTENCE))
+def test_what_the_named_groups_do_not_cover_is_refused(full: CaseRecord, group: FieldGroup) -> None:
+    raw = dump_case(full)
+    line = f"  <ReportFieldGroupCode>{group}</ReportFieldGroupCode>\n".encode()
+    assert line in raw
+    with pytest.raises(MalformedError, match="does not name"):
+        parse_case(raw.replace(line, b""))
+
+
+@settings(max_examples=80, deadline=None)
+@given(case_records(complete=True), st.data())
+def test_mutated_bytes_are_refused_or_a_valid_record(record: CaseRecord, data: st.DataObject) -> None:
+    raw = bytearray(dump_case(record))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(raw) - 1))
+        piece = data.draw(st.one_of(st.binary(max_size=3), st.sampled_from((b"<", b"/>", b"&#9;", b"<!", b" x='1'"))))
+        raw[place : place + data.draw(st.integers(0, 40))] = piece
+    try:
+        report = parse_case(bytes(raw))
+    except MalformedError:
+        return
+    again = parse_case(dump_case(report.record, report.groups))
+    assert again == report
+
+
+def test_space_and_prefixes_are_free(full: CaseRecord) -> None:
+    raw = dump_case(full).decode()
+    tight = re.sub(r">\s*\n\s*<", "><", raw)
+    prefixed = re.sub(r"<(/?)(?=[A-Z])", r"<\1p:", tight).replace(" xmlns=", " xmlns:p=")
+    assert tight != raw != prefixed
+    assert parse_case(tight.encode()).record == parse_case(prefixed.encode()).record == full
+
+
+def test_a_refusal_names_the_line_and_no_value(full: CaseRecord) -> None:
+    raw = dump_case(full).replace(b"<EvaluationCode>", b"<EvaluationCode>SECRET")
+    with pytest.raises(MalformedError) as refused:
+        parse_case(raw)
+    line = raw[: raw.index(b"SECRET")].count(b"\n") + 1
+    assert (refused.value.place, "SECRET" in str(refused.value)) == (f"line {line}, EvaluationCode", False)
+    strange = raw.replace(b"SECRET", b"").replace(b"LegalBasisText", b"SECRET")
+    with pytest.raises(MalformedError) as refused:
+        parse_case(strange)
+    assert "SECRET" not in str(refused.value)
+
+
+def test_a_case_over_the_bounds_is_not_written() -> None:
+    clue = Clue(ClueKind.OBJECT, "é" * 4_000, 50, ClueSource.ANALYST)
+    with pytest.raises(TooLargeError):
+        dump_case(replace(MINIMAL, clues=(clue,) * 256))
+    marks = replace(clue, text="=" * 4_000)  # which the parser's bound on attributes counts
+    with pytest.raises(TooLargeError):
+        dump_case(replace(MINIMAL, clues=(marks,) * 6))
+
+
+def test_bytes_over_the_bounds_are_not_read(full: CaseRecord) -> None:
+    raw = dump_case(full)
+    with pytest.raises(TooLargeError):
+        parse_case(raw + b" " * MAX_CASE_BYTES)
+
+
+def test_the_schema_in_the_code_is_the_contracts() -> None:
+    assert CONTRACT.read_bytes() == XSD
+    assert NAMESPACE.encode() in XSD
