@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -31,6 +31,7 @@ from typing import Any, Protocol, TypeVar
 from gateway.adapters.ncmec import stamp
 from gateway.adapters.ncmec_pages import SourcePage, parse_page
 from gateway.columns.block import decode
+from gateway.columns.drafts import DraftBatch
 from gateway.columns.rows import Rows, grouped
 from gateway.crypto import canonical
 from gateway.errors import (
@@ -46,7 +47,7 @@ from gateway.exchange import Exchange
 from gateway.exchange.ledger import withdraw_entries
 from gateway.exchange.shelf import block_id
 from gateway.exchange.withdrawals import Cause
-from gateway.model import AdapterReport
+from gateway.model import AdapterReport, EntryDraft
 from gateway.store import Transaction
 
 T = TypeVar("T")
@@ -163,8 +164,12 @@ class Sourcing:
         name = self._fresh.set_name
         page = parse_page(raw, followed.report)
         # 1. What is there is taken in as any list is. A crash after it leaves the page to be taken again, to no effect.
-        if page.drafts:
-            tally = self._exchange.ledger.import_entries(name, page.drafts, actor=ACTOR, form="ncmec")
+        linked = [draft for draft, _ in page.linked if draft.digests]
+        drafts: list[EntryDraft | DraftBatch] = [page.drafts, *linked]
+        for _, link in page.linked:
+            followed.report.drop(link.algorithm)
+        if page.drafts.n or linked:
+            tally = self._exchange.ledger.import_entries(name, drafts, actor=ACTOR, form="ncmec")
             followed.added += tally.added
             followed.updated += tally.updated
             followed.unchanged += tally.unchanged
@@ -173,7 +178,8 @@ class Sourcing:
             state = self._state(tx)
             if state.following and state.following != asked:
                 raise ConflictError("another node follows the server meanwhile")
-            followed.withdrawn += self._withdraw(tx, page)
+            ended = [*page.ended, *(draft.source_ref for draft, _ in page.linked if not draft.digests)]
+            followed.withdrawn += self._withdraw(tx, ended)
             self._put(tx, self._moved(state, page))
         followed.pages += 1
         return bool(page.following)
@@ -198,14 +204,14 @@ class Sourcing:
             return replace(state, following=page.following, following_at=self._node.clock())
         return replace(state, since=state.until, until=0, following="", following_at=0)
 
-    def _withdraw(self, tx: Transaction, page: SourcePage) -> int:
+    def _withdraw(self, tx: Transaction, ended: Sequence[str]) -> int:
         """Withdraw what the set holds of the references that ended."""
-        if not page.ended:
+        if not ended:
             return 0
         hash_set = tx.sets.get(self._fresh.set_name)
         if hash_set.hub or hash_set.id is None:
             raise DeniedError("only its owner changes a set; this one is a mirror")
-        wanted = Rows.of(len(page.ended), {"source_ref": list(page.ended)})
+        wanted = Rows.of(len(ended), {"source_ref": list(ended)})
         shelf = self._exchange.shelf
         with shelf.index(tx, hash_set.id) as index:
             found = index.find("source_ref", wanted.text("source_ref"))
@@ -217,7 +223,7 @@ class Sourcing:
             held = decode(block, ["entry_id", "source_ref"]).take(found.row[where])
             entry_ids, texts = held.ints("entry_id").tolist(), held.text("source_ref").to_list()
             told = zip(found.query[where].tolist(), texts, entry_ids, strict=True)
-            entries += [int(entry) for query, text, entry in told if text == page.ended[query]]
+            entries += [int(entry) for query, text, entry in told if text == ended[query]]
         gone = withdraw_entries(self._node, shelf, tx, hash_set, entries, actor=ACTOR, cause=ENDED)
         return sum(one.rows.n for one in gone)
 

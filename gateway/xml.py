@@ -29,6 +29,7 @@ INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
 MAX_SCHEMA_BYTES = 256 << 10
 
 _CDATA = b"<![CDATA["
+_NO_MARKS = bytes(octet for octet in range(256) if octet not in b"<>!?=")
 _DECLARATION = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml[ \t\r\n]")
 _TOO_MANY = etree.XPath("count(//*) > $most")
 _TOO_DEEP = etree.XPath("boolean(" + "/*" * (MAX_DEPTH + 1) + ")")
@@ -101,10 +102,13 @@ def _look_through(raw: bytes, max_nodes: int) -> None:
         raise MalformedError("the XML is not UTF-8") from error
     if b"\0" in raw:  # another encoding's octets may look like ours with nothing between them
         raise MalformedError("the XML is not UTF-8")
-    if raw.count(b"<!") != raw.count(_CDATA):
+    # Without the octets between them it is a short text; what stands in the whole side by side does so in it, too.
+    marks = raw.translate(None, _NO_MARKS)
+    if b"<!" in marks and raw.count(b"<!") != raw.count(_CDATA):
         raise MalformedError("the XML has a document type or a comment")
-    if raw.count(b"<?") > (_DECLARATION.match(raw) is not None):
+    declared = _DECLARATION.match(raw) is not None
+    if marks.count(b"<?") > declared and raw.count(b"<?") > declared:
         raise MalformedError("the XML has a processing instruction")
     # An element is one or two tags; an attribute has one equals sign, and texts may have more.
-    if raw.count(b"<") > 2 * max_nodes + 1 or raw.count(b"=") > max_nodes + 8:
+    if marks.count(b"<") > 2 * max_nodes + 1 or marks.count(b"=") > max_nodes + 8:
         raise TooLargeError("the XML has too many elements or attributes")

@@ -13,7 +13,6 @@ import pytest_asyncio
 
 from factory import FakeClock, befriend, events, loopback, make_node, make_set, serving
 from gateway.adapters.ncmec import NAMESPACE
-from gateway.adapters.ncmec_pages import parse_page
 from gateway.audit import EventKind
 from gateway.callers import Callers, Scope
 from gateway.client import HashSharingLink
@@ -21,7 +20,6 @@ from gateway.errors import (
     ConfigError,
     ConflictError,
     GatewayError,
-    MalformedError,
     NotFoundError,
     OverloadedError,
     PartnerError,
@@ -29,7 +27,7 @@ from gateway.errors import (
 )
 from gateway.exchange import Exchange, windows
 from gateway.exchange.labels import SetDefaults
-from gateway.model import AdapterReport, EntryDraft, HandlingCode
+from gateway.model import EntryDraft, HandlingCode
 from gateway.sourcing import FOLLOWING_SECONDS, Followed, Sourcing, follow
 
 SET = "XB-NCVI/from-xa"
@@ -223,7 +221,7 @@ async def test_what_another_server_says_is_read_as_open_clients_read_it(xb: Exch
     ]
     followed = await run(xb, Recorded(page(*rows)))
     assert (followed.report.read, followed.report.accepted, followed.report.refused) == (9, 7, 2)
-    assert followed.report.dropped_fields == {"tmk-pdqf": 1, "md5": 2, "feedback": 1}
+    assert followed.report.dropped_fields == {"tmk_pdqf": 1, "md5": 2, "feedback": 1}
     assert held(xb, 1, 2, 3, 4) == {1, 2, 3, 4}
     hits = {hit.attributes["category"] for hit in xb.lookup.find([md5(1).hex()], actor="tester")}
     assert hits == {"ncmec:A1"}
@@ -345,11 +343,3 @@ async def test_the_settings_go_together_and_another_server_begins_at_the_beginni
     (tmp_path / "third").mkdir()
     with pytest.raises(ConfigError):
         make_node(tmp_path / "third", "XC-NCVI", clock=clock, hashsharing_url="https://other.example")
-
-
-def test_an_entry_that_stands_twice_in_a_page_counts_as_it_came_last() -> None:
-    report = AdapterReport("ncmec")
-    found = parse_page(page(image("1", PRINT), deleted("1"), deleted("2"), image("2", PRINT)), report)
-    assert (list(found.ended), [one.source_ref for one in found.drafts]) == (["42/1"], ["42/2"])
-    with pytest.raises(MalformedError):
-        parse_page(b"<queryResult/>", report)
