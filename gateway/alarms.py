@@ -22,6 +22,7 @@ from enum import StrEnum
 
 from gateway.approvals import OPEN
 from gateway.audit import EventKind
+from gateway.cases.keeping import HELD, review_at
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError
 from gateway.interchange import EMPTY_VIEW, FeedHead
@@ -34,6 +35,7 @@ from gateway.store.people import EVERYTHING
 from gateway.store.tables import (
     Acknowledgement,
     AlarmRow,
+    CaseRow,
     HashSet,
     OwnKey,
     PartnerRow,
@@ -66,6 +68,7 @@ class AlarmKind(StrEnum):
     PROPOSAL_WAITS = "proposal_waits"
     ACKNOWLEDGEMENT_OVERDUE = "acknowledgement_overdue"
     WITHDRAWAL_OVERDUE = "withdrawal_overdue"
+    CASE_REVIEW_DUE = "case_review_due"
     TEST = "test"
 
 
@@ -88,6 +91,7 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.PROPOSAL_WAITS: "look at it and sign, or let it expire: `gateway approval list`",
     AlarmKind.ACKNOWLEDGEMENT_OVERDUE: "`gateway duties list` names the sets; ring the partner up",
     AlarmKind.WITHDRAWAL_OVERDUE: "`gateway withdrawal status --outstanding` names who has not answered: ring them up",
+    AlarmKind.CASE_REVIEW_DUE: "look at it and state a new date, `gateway case complete --review-on`, or let it go",
     AlarmKind.TEST: "nothing: the alarm command works",
 }
 # Raised and closed by `sweep` alone; the others by the deeds that find them, and by people.
@@ -100,6 +104,7 @@ SWEPT = frozenset(
         AlarmKind.PROPOSAL_WAITS,
         AlarmKind.ACKNOWLEDGEMENT_OVERDUE,
         AlarmKind.WITHDRAWAL_OVERDUE,
+        AlarmKind.CASE_REVIEW_DUE,
     }
 )
 # The act that ends them closes them: a person who only closed the alarm would hide what is still so.
@@ -228,6 +233,7 @@ def _findings(tx: Transaction, now: int) -> list[Finding]:
         *acknowledgement_findings((row for _, row in tx.duties.unacknowledged()), partners, now),
         *proposal_findings(tx.people.proposals(state=OPEN), now),
         *withdrawal_findings(tx.withdrawals.outstanding(), now),
+        *case_findings(tx.cases.all(map(str, HELD)), now),
     ]
 
 
@@ -290,6 +296,13 @@ def withdrawal_findings(outstanding: Sequence[tuple[Withdrawal, WithdrawalHolder
     for number, holders in late.items():
         who = "1 holder has" if holders == 1 else f"{holders} holders have"
         yield Finding(AlarmKind.WITHDRAWAL_OVERDUE, number, f"{who} not answered by the deadline")
+
+
+def case_findings(cases: Iterable[CaseRow], now: int) -> Iterator[Finding]:
+    """Cases past their review date. What is missing from a draft may be that date: then there is none."""
+    for one in cases:
+        if one.review_on and review_at(one) <= now:
+            yield Finding(AlarmKind.CASE_REVIEW_DUE, one.id, "the review date of a case has passed")
 
 
 def proposal_findings(proposals: Iterable[ProposalRow], now: int) -> Iterator[Finding]:

@@ -124,6 +124,7 @@ class EventKind(StrEnum):
     FILE_EXPORTED = "file_exported"
     WITHDRAWAL_BEGUN = "withdrawal_begun"
     WITHDRAWAL_ANSWERED = "withdrawal_answered"
+    CASE_CHANGED = "case_changed"
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
@@ -152,6 +153,7 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.WITHDRAWAL_BEGUN: frozenset(
         {"withdrawal", "kind", "set", "epoch", "until_seq", "entries", "holders", "due", "order_ref"}
     ),
+    EventKind.CASE_CHANGED: frozenset({"case", "deed", "version", "state", "missing", "format", "stated", "partner"}),
     EventKind.WITHDRAWAL_ANSWERED: frozenset({"withdrawal", "holder", "via", "outcome", "entries"}),
     EventKind.ONWARD_COPIED: frozenset({"set", "epoch", "from_seq", "until_seq", "changes", "blocks"}),
     EventKind.PAGE_SENT: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),

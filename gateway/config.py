@@ -80,6 +80,9 @@ KEYS = {
     "head_lifetime_hours": Key("How long a signed feed head is valid, in hours; re-signed at half of it.", 1, 168),
     "history_days": Key("How long withdrawals and older versions in our own sets are remembered, in days.", 30, 3_650),
     "withdrawal_days": Key("How long holders have to answer a withdrawal that names no deadline, in days.", 1, 365),
+    "case_erase_days": Key(
+        "How long after its review date a case is kept that nobody has looked at, in days.", 1, 3_650
+    ),
     "page_changes": Key("The most changes in one page of a feed.", 1, 65_536),
     "signed_pages_days": Key("How long signed pages of hubs are kept, to give back what these lose.", 35, 3_650),
     "near_index_megabytes": Key(
@@ -134,6 +137,7 @@ class Settings:
     head_lifetime_hours: int = 24
     history_days: int = 400
     withdrawal_days: int = 14
+    case_erase_days: int = 90
     page_changes: int = 65_536
     signed_pages_days: int = 35
     near_index_megabytes: int = 1280

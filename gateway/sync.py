@@ -649,6 +649,7 @@ class Schedule:
         self._exchange.forwarding.keep_house()
         self._exchange.duties.keep_house()
         self._exchange.withdrawals.keep_house()
+        self._exchange.cases.keep_house()
         self._exchange.compacting.keep_house()
         holding.keep_house(self._node, self._exchange.shelf)
         if minute // 60 != hour:

@@ -41,6 +41,7 @@ ROOMS = {
     "sync": "syncing",
     "source": "sources",
     "withdrawal": "withdrawals",
+    "case": "cases",
     "receipt": "mail",
     "message": "mail",
     "policy": "policies",

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from gateway import keyring, ownkeys
 from gateway.alarms import AlarmKind, raise_alarm
 from gateway.audit import EventKind, verify_receipt
+from gateway.cases import Casebook
 from gateway.comparisons import (
     ANSWER_TYPE,
     MAX_ANSWER_BYTES,
@@ -120,6 +121,7 @@ class Exchange:
         self.epochs = Epochs(node, self.shelf)
         self.forwarding = Forwarding(node, self.shelf)
         self.withdrawals = Withdrawals(node, self.mailbox)
+        self.cases = Casebook(node)
         self.mirrors = Mirrors(
             node,
             self.shelf,

@@ -819,6 +819,100 @@ class AuditCheckpoint(SQLModel, table=True):
     note: str
 
 
+class CaseRow(SQLModel, table=True):
+    """A case, in its newest version: our own, or one that `source` referred to us. Decision 0020.
+
+    `id` is the only name of a case outside the sealed report. `mark` is the keyed mark of originator and reference; of
+    an erased case it is the id. `groups`: the field groups that the report holds; `obligations`: the duties under which
+    it came. `keep_until`: when it must go at the latest, 0 for no such day.
+    """
+
+    __tablename__ = "case_record"
+    id: str = Field(primary_key=True)
+    mark: bytes = Field(unique=True)
+    originator: str
+    source: str = ""
+    state: str
+    version: int = Field(sa_type=BigInteger)
+    urgency: str
+    victim_status: str
+    missing: str = ""
+    groups: str
+    obligations: str = ""
+    review_on: str = ""
+    keep_until: int = Field(default=0, sa_type=BigInteger)
+    arrived: int = Field(sa_type=BigInteger)
+    changed: int = Field(sa_type=BigInteger)
+    sealed_report: bytes = b""
+
+
+class CaseThread(SQLModel, table=True):
+    """What two agencies say to each other about one case: the `side` that referred it is ours or theirs.
+
+    `id` was given by who referred it. `version` and `digest` are of the report that went last; `due`: by when it must
+    have been read; `read`, `answered`: when that was, 0 until then.
+    """
+
+    __tablename__ = "case_thread"
+    partner: str = Field(primary_key=True)
+    id: str = Field(primary_key=True)
+    case_id: str = Field(index=True)
+    side: str
+    state: str
+    purpose: str
+    version: int = Field(sa_type=BigInteger)
+    digest: str
+    groups: str
+    obligations: str = ""
+    created: int = Field(sa_type=BigInteger)
+    due: int = Field(sa_type=BigInteger)
+    read: int = Field(default=0, sa_type=BigInteger)
+    answered: int = Field(default=0, sa_type=BigInteger)
+
+
+class CaseMessage(SQLModel, table=True):
+    """One message of a thread: where it stands in the mailbox, and the leaf of our log that tells of it.
+
+    `way` is "in" or "out"; `digest`: of the report in it, empty where there is none; `blank`: its words are erased.
+    """
+
+    __tablename__ = "case_message"
+    partner: str = Field(primary_key=True)
+    way: str = Field(primary_key=True)
+    number: int = Field(primary_key=True, sa_type=BigInteger)
+    thread: str
+    case_id: str = Field(index=True)
+    kind: str
+    digest: str = ""
+    at: int = Field(sa_type=BigInteger)
+    leaf: int = Field(sa_type=BigInteger)
+    blank: bool = False
+
+
+class CaseLabel(SQLModel, table=True):
+    """A label under which policy judged a case, by its digest: so that each decision can be made again."""
+
+    __tablename__ = "case_label"
+    digest: str = Field(primary_key=True)
+    attributes: str
+
+
+class CaseDraft(SQLModel, table=True):
+    """Bytes that wait for administrators, or that these have approved: exactly what will go, under its digest.
+
+    `what` is "referral" or "alert"; `to` the partner, or the form; `proposal` what was signed, empty until then.
+    """
+
+    __tablename__ = "case_draft"
+    digest: str = Field(primary_key=True)
+    case_id: str = Field(index=True)
+    what: str
+    to: str
+    created: int = Field(sa_type=BigInteger)
+    proposal: str = ""
+    sealed: bytes
+
+
 def columns(model: type[SQLModel]) -> ReadOnlyColumnCollection[str, Column[Any]]:
     """The columns of a table, as SQL sees them: to the type checker a model's attributes are plain values."""
     return table(model).columns
