@@ -72,6 +72,8 @@ class EventKind(StrEnum):
     PAGE_SERVED = "page_served"
     SURFACE_PAGE_SERVED = "surface_page_served"
     OPINION_RECEIVED = "opinion_received"
+    OPINION_GIVEN = "opinion_given"
+    OPINION_HEARD = "opinion_heard"
     PAGE_APPLIED = "page_applied"
     PUSH_RECEIVED = "push_received"
     RECEIPT_STORED = "receipt_stored"
@@ -164,6 +166,8 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.OPINION_RECEIVED: frozenset(
         {"partner", "surface", "set", "entry", "version", "algorithm", "verdict", "reasons"}
     ),
+    EventKind.OPINION_GIVEN: frozenset({"set", "verdict", "reason", "number", "entries", "entry"}),
+    EventKind.OPINION_HEARD: frozenset({"partner", "set", "verdict", "reason", "number", "entries", "taken"}),
     EventKind.PAGE_APPLIED: frozenset({*_MESSAGE, "refused", "blocks", *_PAGE}),
     EventKind.SET_COMPARED: frozenset(
         {"set", "partner", "labels", "differing", "only_here", "only_there"}

@@ -45,6 +45,9 @@ KINDS = frozenset(
         "withdrawal_answer",
         "entries_acknowledged",
         "originator_notified",
+        "opinion",
+        "opinion_counts",
+        "opinion_request",
     }
 )
 PROVED = frozenset({"withdrawal_answer"})  # of these the signature stays, as proof of who said so

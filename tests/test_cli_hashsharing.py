@@ -120,9 +120,11 @@ def test_what_partners_say_of_entries_is_listed(fleet: tuple[Fleet, Installed, I
         "version": 1,
         "algorithm": "md5",
         "partner": "XB-NCVI",
+        "way": "hashsharing",
         "verdict": "negative",
         "reasons": [guid],
         "why": why,
+        "note": "",
     }
     assert why in gateway(xa, "opinion", "list").stdout
     gateway(xa, "opinion", "list", "--set", "XA-NCVI/absent", exit_code=7)

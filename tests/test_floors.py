@@ -35,6 +35,7 @@ FLOOR_OF = {
     "interchange": "rules",
     "policy": "rules",
     "keylife": "rules",
+    "opinions": "rules",
     "problem_words": "rules",
     "statuses": "rules",
     "statusmail": "rules",

@@ -222,7 +222,7 @@ def look_up(
     """Is this hash listed here, by whom, and has the child been identified? Searches every set, exactly."""
     asked = list(digests or [])
     if file is not None:
-        asked += _read_lines(file)
+        asked += read_digests(file)
     if not asked:
         raise ConfigError("there is nothing to look up", remedy="give digests, or --file with one on each line")
     with shell.node() as node:
@@ -393,7 +393,8 @@ def _label_words(label: dict[str, object]) -> str:
     return ", ".join([*words, *(word for one in lists if isinstance(one, list) for word in one)])
 
 
-def _read_lines(path: Path) -> list[str]:
+def read_digests(path: Path) -> list[str]:
+    """The digests of a plain list, as they stand in it; as many as one look-up takes."""
     try:
         text = read_file(path, MAX_LIST_BYTES).decode("ascii")
     except UnicodeDecodeError as error:

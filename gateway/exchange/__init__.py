@@ -58,6 +58,7 @@ from gateway.exchange.labels import digest_key
 from gateway.exchange.ledger import Ledger
 from gateway.exchange.lookup import Lookup, format_entry
 from gateway.exchange.neveragain import NeverAgain
+from gateway.exchange.opinions import Opinions
 from gateway.exchange.recovering import Recovering
 from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
 from gateway.exchange.shelf import Shelf
@@ -131,6 +132,7 @@ class Exchange:
             self.duties,
             self.withdrawals,
         )
+        self.opinions = Opinions(node, self.shelf, self.mailbox)
         self.lookup = Lookup(node, self.shelf)
         self.compacting = Compacting(node, self.shelf)
         self.comparing = Comparing(node, self.shelf)

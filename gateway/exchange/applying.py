@@ -356,6 +356,7 @@ class Mirrors:
             set_id, expected=(mirror.epoch, mirror.view, mirror.seq), to=(page.end.epoch, page.end.view, page.end.seq)
         )
         self._withdrawals.applied(tx, mirror, work, replaced, left, onward)
+        _forget_opinions(tx, set_id, work)
         equality = self._compare(tx, set_id, FeedHead.parse(mirror.head.encode()), page, sums)
         # 5. The receipt, part of the same commit: a crash before it leaves nothing, after it the sender gets it again.
         receipt = settle(self._node, tx, message, event, leaf + len(digests))
@@ -444,6 +445,13 @@ def _comes_from_elsewhere(mirror: HashSet | None, head: FeedHead) -> bool:
 def _decide(policies: PolicySet, sender: str, set_name: str, labels: Mapping[int, Label]) -> dict[int, Decision]:
     held = {number: LabelInSet(set_name, label) for number, label in labels.items()}
     return policies.receivable(PartnerRef(sender, sender[:2]), Surface.SEALED, held)
+
+
+def _forget_opinions(tx: Transaction, set_id: int, work: PageWork) -> None:
+    """What was thought of entries that their owner withdraws goes with them; of one that leaves it stays."""
+    if work.removals and tx.opinions.any_on(set_id):
+        gone = [one.rows.take(one.rows.ints("kind") == ChangeKind.WITHDRAW) for one in work.removals]
+        tx.opinions.forget(set_id, joined([rows.ints("entry_id") for rows in gone]).tolist())
 
 
 def _owner(set_name: str) -> str:

@@ -167,7 +167,14 @@ def withdraw_entries(
     tx.sets.advance(hash_set.id, expected_seq=hash_set.seq, seq=seq, next_entry=hash_set.next_entry)
     sums.write()
     tell_holders(node, tx, hash_set, held, cause)
+    forget_opinions(tx, hash_set.id, held)
     return held
+
+
+def forget_opinions(tx: Transaction, set_id: int, held: Iterable[Held]) -> None:
+    """What was thought of entries that are withdrawn or erased goes with them."""
+    if tx.opinions.any_on(set_id):
+        tx.opinions.forget(set_id, [entry for one in held for entry in one.rows.ints("entry_id").tolist()])
 
 
 def tell_holders(node: Node, tx: Transaction, hash_set: HashSet, held: Sequence[Held], cause: Cause) -> None:

@@ -23,7 +23,7 @@ from gateway.columns.block import Block, decode, encode_block
 from gateway.columns.rows import Mask, Rows, constant, grouped
 from gateway.exchange.changes import CONTENT_PARTS, Held, Sums, pack_items
 from gateway.exchange.labels import digest_key
-from gateway.exchange.ledger import tell_holders, withdrawals
+from gateway.exchange.ledger import forget_opinions, tell_holders, withdrawals
 from gateway.exchange.paging import SEGMENT_SEQS
 from gateway.exchange.shelf import BARE, CHANGES, HISTORY, Shelf, block_id
 from gateway.exchange.withdrawals import Cause
@@ -123,6 +123,7 @@ class Rewriting:
             seq = self._set.seq + sum(block.header.count for block in withdrawn)
             tx.sets.advance(set_id, expected_seq=self._set.seq, seq=seq, next_entry=self._set.next_entry)
             tell_holders(self._node, tx, self._set, done.held, Cause(BY_ORDER, str(told.get("order_ref", ""))))
+        forget_opinions(tx, set_id, done.held)
         sums.write()
 
     def _rewrite(self, done: _Rewritten, row: BlockRow) -> None:

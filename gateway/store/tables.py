@@ -273,6 +273,81 @@ class OpinionRow(SQLModel, table=True):
     at: int = Field(sa_type=BigInteger)
 
 
+class AgencyOpinion(SQLModel, table=True):
+    """The newest word of an agency, our own or a partner's, on an entry of an own set or a mirror (`gateway.opinions`).
+
+    A word that was taken back stays, so that none from before it comes back. `sealed_text`: what our people noted
+    beside a word of ours; it goes nowhere.
+    """
+
+    __tablename__ = "agency_opinion"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    entry_id: int = Field(primary_key=True, sa_type=WIDE)
+    agency: str = Field(primary_key=True)
+    number: int = Field(sa_type=BigInteger)
+    verdict: str
+    reason: str
+    version: int = Field(sa_type=BigInteger)
+    at: int = Field(sa_type=BigInteger)
+    sealed_text: bytes = b""
+
+
+class OpinionCount(SQLModel, table=True):
+    """What the hub of a mirror has heard of an entry: how many agencies confirm it, how many dispute it."""
+
+    __tablename__ = "opinion_count"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    entry_id: int = Field(primary_key=True, sa_type=WIDE)
+    number: int = Field(sa_type=BigInteger)
+    confirmed: int
+    disputed: int
+
+
+class OpinionAsker(SQLModel, table=True):
+    """A partner that asked what is thought of a set's entries, and is told of changes since. `told`: when in full."""
+
+    __tablename__ = "opinion_asker"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    partner: str = Field(primary_key=True)
+    told: int = Field(sa_type=BigInteger)
+
+
+class AllowList(SQLModel, table=True):
+    """A list of known-good digests. `state`: loading, in_force, removed. `head`: chains the MACs of its parts."""
+
+    __tablename__ = "allow_list"
+    id: int = Field(primary_key=True)
+    name: str
+    state: str
+    digests: int = Field(sa_type=BigInteger)
+    parts: int
+    added: int = Field(sa_type=BigInteger)
+    head: bytes
+    mac: bytes
+
+
+class AllowListPart(SQLModel, table=True):
+    """Marks of known-good digests, 16 octets each, ascending."""
+
+    __tablename__ = "allow_list_part"
+    list_id: int = Field(primary_key=True, foreign_key="allow_list.id")
+    number: int = Field(primary_key=True)
+    marks: bytes
+
+
+class CategoryTable(SQLModel, table=True):
+    """A table that says what another scheme's categories are in ours, as two administrators signed it."""
+
+    __tablename__ = "category_table"
+    digest: str = Field(primary_key=True)
+    scheme: str = Field(index=True)
+    version: int
+    content: str
+    activated: int = Field(sa_type=BigInteger)
+    proposal: str
+    mac: bytes
+
+
 class Withdrawal(SQLModel, table=True):
     """Entries that were taken back: by us (`hub` is empty), or by whom we follow, who told us (`hub`).
 
