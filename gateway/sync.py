@@ -646,6 +646,7 @@ class Schedule:
         ownkeys.maintain(self._node)
         self._exchange.epochs.carry()
         self._exchange.server.tidy()
+        self._exchange.collections.tidy()
         self._exchange.forwarding.keep_house()
         self._exchange.duties.keep_house()
         self._exchange.withdrawals.keep_house()

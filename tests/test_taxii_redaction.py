@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from base64 import b64encode
 from pathlib import Path
@@ -70,7 +71,9 @@ def permit(xa: Exchange, groups: frozenset[FieldGroup]) -> None:
 def test_exactly_the_groups_that_policy_permits_leave(xa: Exchange) -> None:
     for groups in [*SUBSETS, *reversed(SUBSETS)]:
         permit(xa, groups)
-        told = xa.collections.page("XB-NCVI", collection_id("XA-NCVI/found"), Query(), render_envelope).decode()
+        body = xa.collections.page("XB-NCVI", collection_id("XA-NCVI/found"), Query(), render_envelope)
+        told = b"".join(body.pieces).decode()
+        assert hashlib.sha256(told.encode()).hexdigest() == body.digest
         assert "0001-000000000001" in told
         assert "our own reference" not in told
         for group, markers in MARKERS.items():

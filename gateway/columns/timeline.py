@@ -14,6 +14,7 @@ Where an entry has several moments the last one counts.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,14 @@ class Timeline:
         for places in among[1:]:
             inside = inside[np.isin(inside, places)]
         return inside[:limit], len(inside) > limit
+
+    def digest(self, places: Index) -> bytes:
+        """SHA-256 over all that is known of the moments at these places."""
+        hasher = hashlib.sha256()
+        for column in _COLUMNS:
+            hasher.update(getattr(self.moments, column)[places].tobytes())
+        hasher.update(self.marks[places].tobytes())
+        return hasher.digest()
 
     def but_first(self, count: int, kept: Sequence[int]) -> Index:
         """All places but the first `count`, of which these are kept."""

@@ -26,8 +26,9 @@ from gateway.doors.entrance import Entrance, PartnerHandler
 from gateway.doors.guards import Handler, accepts, read_body
 from gateway.errors import DeniedError, GatewayError, MalformedError, NotFoundError
 from gateway.exchange import Exchange
-from gateway.exchange.collections import PAGE_OBJECTS, Collection, ObjectPage, Query, Told
+from gateway.exchange.collections import PAGE_OBJECTS, Body, Collection, ObjectPage, Query
 from gateway.exchange.inbox import MAX_BODY_BYTES
+from gateway.exchange.stretches import Told
 from gateway.problems import PROBLEM_TYPE
 
 BASE = "/taxii2"
@@ -54,7 +55,7 @@ class TaxiiDoor:
     def __init__(self, exchange: Exchange, entrance: Entrance) -> None:
         self._collections = exchange.collections
         self._inbox = exchange.inbox
-        self._windows = exchange.windows
+        self._admission = exchange.admission
         self._entrance = entrance
         self._agency = exchange.node.agency
         self._issuer = entrance.callers.issuer
@@ -100,7 +101,7 @@ class TaxiiDoor:
 
     async def get_discovery(self, _request: web.Request, partner: str) -> web.Response:
         """Where the API root is."""
-        await asyncio.to_thread(self._windows.check, partner)
+        await asyncio.to_thread(self._admission.check, partner)
         root = f"{self._issuer}{ROOT}/"
         return _answer(
             {
@@ -113,7 +114,7 @@ class TaxiiDoor:
 
     async def get_root(self, _request: web.Request, partner: str) -> web.Response:
         """What the API root is."""
-        await asyncio.to_thread(self._windows.check, partner)
+        await asyncio.to_thread(self._admission.check, partner)
         return _answer(
             {
                 "title": "hashes",
@@ -155,23 +156,23 @@ class TaxiiDoor:
         request: web.Request,
         partner: str,
         query: Query,
-        render: Callable[[ObjectPage], bytes],
+        render: Callable[[ObjectPage], Body],
     ) -> web.Response:
         identifier = _identifier(request)
-        marks: list[int] = []
+        ends: list[int] = []
 
-        def rendered(page: ObjectPage) -> bytes:
-            if query.given.get("ids") and "object" in request.match_info and not page.objects:
+        def rendered(page: ObjectPage) -> Body:
+            told = page.stretch.told
+            if query.given.get("ids") and "object" in request.match_info and not told:
                 raise NotFoundError("no such object")
-            marks.extend(one.mark for one in page.objects)
+            ends[:] = [told[0].mark, told[-1].mark] if told else []
             return render(page)
 
         body = await asyncio.to_thread(self._collections.page, partner, identifier, query, rendered)
         headers = {"Content-Type": TAXII_TYPE}
-        if marks:
-            headers["X-TAXII-Date-Added-First"] = _stamp(marks[0])
-            headers["X-TAXII-Date-Added-Last"] = _stamp(marks[-1])
-        return web.Response(body=Pieces((body,)), headers=headers)
+        if ends:
+            headers["X-TAXII-Date-Added-First"], headers["X-TAXII-Date-Added-Last"] = map(_stamp, ends)
+        return web.Response(body=Pieces(body.pieces), headers=headers)
 
     async def _known(self, request: web.Request, partner: str) -> Collection:
         return await asyncio.to_thread(self._collections.collection, partner, _identifier(request))
@@ -246,29 +247,33 @@ def _collection(one: Collection) -> dict[str, object]:
     }
 
 
-def render_envelope(page: ObjectPage) -> bytes:
-    """A page of objects as TAXII writes it."""
-    return _enclosed("objects", [one.raw for one in page.objects], page.following)
+def render_envelope(page: ObjectPage) -> Body:
+    """A page of objects as TAXII writes it. The objects come first: so they are hashed once for all who get them."""
+    if not page.stretch.told:
+        return Body.of(b"{}")
+    head, tail = b'{"objects":[', b"]" + _more(page.following)
+    return Body((head, page.stretch.raw, tail), page.stretch.digest_between(head, tail))
 
 
-def _manifest(page: ObjectPage) -> bytes:
-    return _enclosed("objects", [canonical.encode(_record(one)) for one in page.objects], page.following)
+def _manifest(page: ObjectPage) -> Body:
+    return _enclosed("objects", [canonical.encode(_record(one)) for one in page.stretch.told], page.following)
 
 
-def _versions(page: ObjectPage) -> bytes:
-    return _enclosed("versions", [canonical.encode(one.version) for one in page.objects], page.following)
+def _versions(page: ObjectPage) -> Body:
+    return _enclosed("versions", [canonical.encode(one.version) for one in page.stretch.told], page.following)
 
 
 def _record(one: Told) -> dict[str, object]:
     return {"id": one.id, "date_added": _stamp(one.mark), "version": one.version, "media_type": STIX_TYPE}
 
 
-def _enclosed(name: str, items: Sequence[bytes], following: str) -> bytes:
+def _enclosed(name: str, items: Sequence[bytes], following: str) -> Body:
     """A page in JSON; `{}` where there is nothing."""
-    if not items:
-        return b"{}"
-    more = b'"more":true,"next":%s' % canonical.encode(following) if following else b'"more":false'
-    return b'{%s,"%s":[%s]}' % (more, name.encode(), b",".join(items))
+    return Body.of(b'{"%s":[%s]%s' % (name.encode(), b",".join(items), _more(following)) if items else b"{}")
+
+
+def _more(following: str) -> bytes:
+    return b',"more":true,"next":%s}' % canonical.encode(following) if following else b',"more":false}'
 
 
 def _stamp(mark: int) -> str:

@@ -43,6 +43,7 @@ from gateway.errors import (
     StaleCursorError,
     VerificationError,
 )
+from gateway.exchange.admission import Admission
 from gateway.exchange.applying import Applied, Mirrors
 from gateway.exchange.collections import Collections
 from gateway.exchange.compacting import Compacting
@@ -110,9 +111,10 @@ class Exchange:
         self.shelf = Shelf(node.keystore.master_key, node.random, node.settings.near_index_megabytes << 20)
         self.never_again = NeverAgain(node)
         self.ledger = Ledger(node, self.shelf, self.never_again)
-        self.windows = Windows(node, self.shelf)
-        self.collections = Collections(node, self.shelf, self.windows)
-        self.inbox = Inbox(node, self.shelf, self.ledger, self.windows)
+        self.admission = Admission(node)
+        self.windows = Windows(node, self.shelf, self.admission)
+        self.collections = Collections(node, self.shelf, self.windows, self.admission)
+        self.inbox = Inbox(node, self.shelf, self.ledger, self.admission)
         self.mailbox = Mailbox(node)
         self.duties = Duties(node, self.shelf, self.mailbox)
         self.server = Server(node, self.shelf, self.duties)

@@ -10,19 +10,23 @@ which it got into its present state for this partner:
 
 Rules:
 
-1. Who may see what, what it was shown before, and which changes belong to that is `windows`' matter: a change is
-   published in the second after it was made, so that of a second that a client has seen nothing is added any more.
+1. Who may see what is `admission`'s matter, and which changes belong to that `windows`': a change is published in the
+   second after it was made, so that of a second that a client has seen nothing is added any more. For that the moment
+   of a page must be one at which nobody was writing: so a page is read first, and holds where the set is still the same
+   once whoever was writing has ended. It waits for them once, at its end, with its leaf.
 2. The order is that of `columns.timeline`; each object has a time of its own, by which a client goes on even in the
    middle of thousands that came in one second. A timeline is kept while nothing in its set changes.
 3. A page's end is named by a text that only this gateway makes, for this partner, this collection and these filters:
    nothing is kept of it. Filters that are not repeated beside it are those that it was made with.
-4. What leaves is on record before it leaves, one leaf a page. What brings no entry leaves none.
+4. What leaves is on record before it leaves, one leaf a page. What brings no entry leaves none, and what only looks
+   around writes nothing.
 5. What a partner may not see answers as what is not there.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -35,13 +39,15 @@ from gateway.columns.rows import GROUP_CODES, Index, Rows, constant, counting, g
 from gateway.columns.timeline import SECOND, Moments, Names, Timeline
 from gateway.crypto import canonical
 from gateway.errors import DeniedError, MalformedError, NotFoundError
+from gateway.exchange.admission import Admission, Admitted, Seen, Served
 from gateway.exchange.labels import shown_attributes
 from gateway.exchange.lookup import format_entry
 from gateway.exchange.shelf import Shelf, block_id
-from gateway.exchange.windows import Admitted, Seen, Served, Window, Windows
-from gateway.model import FieldGroup, int_member
+from gateway.exchange.stretches import Place, Stretch, Stretches, Told
+from gateway.exchange.windows import Window, Windows
+from gateway.model import TEST_SET_PREFIX, FieldGroup, int_member
 from gateway.node import Node
-from gateway.partners import length_prefixed, may_exchange
+from gateway.partners import active, length_prefixed, may_move
 from gateway.store import Transaction
 from gateway.store.tables import BlockRow, HashSet
 
@@ -49,7 +55,6 @@ SURFACE = "taxii"
 PAGE_OBJECTS = 1_000  # of one answer, about a megabyte
 MAX_KEPT_MOMENTS = 2_000_000  # of timelines, some 60 bytes each
 MAX_KEPT_ROWS = 131_072  # decoded and kept for the next page of the same blocks: some 15 MB
-MAX_KEPT_PAGES = 32  # about a megabyte each
 MAX_NEXT_BYTES = 16 << 10
 COMMON_FROM = 1 << 63  # stands for the entry id of what comes with every set; no entry of ours has it
 INDICATOR = "indicator"
@@ -94,23 +99,24 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One object as it leaves. `version`: its `modified`; `mark`: when it was added, in microseconds."""
-
-    id: str
-    version: str
-    mark: int
-    raw: bytes
-    is_entry: bool
-    is_gone: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class ObjectPage:
     """A page of a collection. `following`: the text by which the next one is asked for, "" after the last."""
 
-    objects: Sequence[Told]
+    stretch: Stretch
     following: str
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An answer in pieces, and its SHA-256 in hexadecimal."""
+
+    pieces: tuple[bytes, ...]
+    digest: str
+
+    @classmethod
+    def of(cls, raw: bytes) -> Body:
+        """An answer in one piece."""
+        return cls((raw,), hashlib.sha256(raw).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ class _Line:
     """The timeline of a set for one reader, and of which state of the set it is."""
 
     state: tuple[int, ...]
-    common: tuple[Told, ...]
+    common: tuple[Made, ...]
     timeline: Timeline
 
 
@@ -141,25 +147,43 @@ class _Reading:
     seen: Seen
     line: _Line
     writer: IndicatorWriter
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A page, for whom it is, and what the log will say of it; None where it tells of no entry."""
+
+    admitted: Admitted
+    page: ObjectPage
+    state: tuple[int, ...]
+    served: Served | None
 
 
 class Collections:
     """Serves own sets to TAXII clients."""
 
-    def __init__(self, node: Node, shelf: Shelf, windows: Windows) -> None:
+    def __init__(self, node: Node, shelf: Shelf, windows: Windows, admission: Admission) -> None:
         self._node = node
         self._shelf = shelf
         self._windows = windows
+        self._admission = admission
         self._lines: OrderedDict[tuple[int, str], _Line] = OrderedDict()
         self._names: dict[int, Names] = {}
-        self._pages: OrderedDict[tuple[int, bytes], tuple[_Line, list[Told]]] = OrderedDict()
+        self._sets: dict[str, str] = {}
+        self._stretches = Stretches()
+        self._drops: dict[int, int] = {}
         self._kept: OrderedDict[tuple[int, frozenset[FieldGroup]], Rows] = OrderedDict()
 
     def listing(self, partner: str) -> list[Collection]:
         """The collections that a partner may read or write."""
-        with self._node.store.transaction() as tx:
-            admitted = self._windows.admitted(tx, partner, SURFACE)
-            own = inboxes(self._node, tx, admitted)
+        with self._shelf.reading(self._node.store) as tx:
+            admitted = self._admission.judged(tx, partner, SURFACE)
+            settled = self._admission.is_settled(tx, admitted)
+            own = inboxes(self._node, tx, partner)
+        if not settled:
+            with self._node.store.transaction() as tx:
+                admitted = self._admission.admitted(tx, partner, SURFACE)
         found = [_collection(seen) for seen in admitted.sets if _may_read(seen, partner)]
         return found + [_inbox(one) for one in own]
 
@@ -170,7 +194,7 @@ class Collections:
             raise NotFoundError("no such collection")
         return found
 
-    def page(self, partner: str, identifier: str, query: Query, render: Callable[[ObjectPage], bytes]) -> bytes:
+    def page(self, partner: str, identifier: str, query: Query, render: Callable[[ObjectPage], Body]) -> Body:
         """One page of a collection, rendered, and on record before it leaves.
 
         Args:
@@ -181,38 +205,77 @@ class Collections:
             DeniedError: it is one to write.
             MalformedError: a filter is none, or `following` does not come from a page of this collection.
         """
-        # 1. Who asks, and what it may see and was shown: while nobody writes, so that all before this moment is there.
+        # 1. The page, out of what is committed; nobody who writes is waited for.
+        with self._shelf.reading(self._node.store) as tx:
+            name = self._set_name(tx, identifier)
+            found = self._found(tx, self._admission.judged(tx, partner, SURFACE, name), identifier, query)
+        body = render(found.page)
+        # 2. One commit: what leaves. A crash before this line sends nothing. Whoever began to write before has ended
+        #    now; where the set is as it was read, nothing of before this moment is missing.
+        if self._commit(found, body):
+            return body
+        # 3. Somebody wrote meanwhile: the moment is taken while nobody does, and the page is what was there then.
         with self._node.store.transaction() as tx:
-            admitted = self._windows.admitted(tx, partner, SURFACE)
-            to_write = [inbox_id(one.name) for one in inboxes(self._node, tx, admitted)]
+            admitted = self._admission.admitted(tx, partner, SURFACE, name)
+        with self._shelf.reading(self._node.store) as tx:
+            found = self._found(tx, admitted, identifier, query)
+        body = render(found.page)
+        if found.served is not None:
+            self._admission.record(admitted, SURFACE, found.served, body.digest)
+        return body
+
+    def tidy(self) -> None:
+        """Drop what is kept of blocks that are gone, and objects that nobody asked for in a while."""
+        with self._shelf.reading(self._node.store) as tx:
+            for set_id in list(self._drops):
+                self._forget(tx, set_id, tx.blocks.last_drop(set_id))
+        self._stretches.tidy(self._node.clock())
+
+    def _commit(self, found: _Found, body: Body) -> bool:
+        """Put a page on record; False, and nothing is, where what it was read from has changed."""
+        admitted, [seen] = found.admitted, found.admitted.sets
+        with self._node.store.transaction() as tx:
+            is_same = self._admission.check_again(tx, admitted).mac == admitted.card
+            is_same = is_same and tx.shown.get(seen.id, admitted.partner, SURFACE) == seen.known
+            if not is_same or tx.sets.state(seen.id) != found.state:
+                return False
+            if found.served is not None or not self._admission.is_settled(tx, admitted):
+                self._admission.settle(tx, admitted)
+            if found.served is not None:
+                tx.log.append([self._admission.page_event(admitted, SURFACE, found.served, body.digest)])
+        return True
+
+    def _set_name(self, tx: Transaction, identifier: str) -> str:
+        """The name of the set whose collection this is, as far as there is one."""
+        if identifier not in self._sets:
+            own = [one.name for one in tx.sets.all() if not one.hub]
+            self._sets = {of(name): name for name in own for of in (collection_id, inbox_id)}
+        if identifier not in self._sets:
+            raise NotFoundError("no such collection")
+        return self._sets[identifier]
+
+    def _found(self, tx: Transaction, admitted: Admitted, identifier: str, query: Query) -> _Found:
+        """The page that is asked for."""
+        partner = admitted.partner
+        if any(inbox_id(one.hash_set.name) == identifier for one in admitted.sets):
+            if any(inbox_id(one.name) == identifier for one in inboxes(self._node, tx, partner)):
+                raise DeniedError("the collection is for sending alone")
+            raise NotFoundError("no such collection")
         seen = next((one for one in admitted.sets if _may_read(one, partner) and set_id(one) == identifier), None)
-        if identifier in to_write:
-            raise DeniedError("the collection is for sending alone")
         if seen is None:
             raise NotFoundError("no such collection")
         filters, place = self._placed(partner, identifier, query)
-        # 2. The page.
-        with self._shelf.reading(self._node.store) as tx:
-            line = self._line(tx, seen)
-            start = max(line.timeline.marked_after(filters.added_after), line.timeline.after(*place))
-            objects, last = self._objects(
-                _Reading(tx, seen, line, self._writer(seen)),
-                filters,
-                (start, line.timeline.until(admitted.now)),
-                query.limit,
-            )
+        state = tx.sets.state(seen.id)
+        reading = _Reading(tx, seen, self._line(tx, seen, state), self._writer(seen), admitted.now)
+        timeline = reading.line.timeline
+        start = max(timeline.marked_after(filters.added_after), timeline.after(*place))
+        stretch, last = self._objects(reading, filters, (start, timeline.until(admitted.now)), query.limit)
         following = "" if last is None else self._following(partner, identifier, filters, last)
-        page = ObjectPage(objects, following)
-        body = render(page)
-        # 3. One commit: what leaves. A crash before this line sends nothing.
-        entries = [one for one in page.objects if one.is_entry]
-        if entries:
-            gone = sum(one.is_gone for one in entries)
-            served = Served(
-                [seen.hash_set.name], filters.added_after // SECOND, admitted.now, start + 1, len(entries) - gone, gone
-            )
-            self._windows.record(admitted, SURFACE, served, body)
-        return body
+        entries = [one for one in stretch.told if one.is_entry]
+        gone = sum(one.is_gone for one in entries)
+        after = filters.added_after // SECOND
+        served = Served([seen.hash_set.name], after, admitted.now, start + 1, len(entries) - gone, gone)
+        return _Found(admitted, ObjectPage(stretch, following), state, served if entries else None)
 
     # Where a page begins and ends
 
@@ -249,20 +312,33 @@ class Collections:
 
     # The order
 
-    def _line(self, tx: Transaction, seen: Seen) -> _Line:
+    def _line(self, tx: Transaction, seen: Seen, state: tuple[int, ...]) -> _Line:
         """The set's timeline for all who were shown the same of it."""
+        self._forget(tx, seen.id, state[-1])
         key = seen.id, f"{seen.sight.view.digest} {seen.spans}"
-        one = seen.hash_set
-        state = (one.epoch, one.seq, one.revision, tx.blocks.last_id(seen.id), tx.blocks.last_drop(seen.id))
         kept = self._lines.get(key)
         if kept is None or kept.state != state:
-            common = self._common(seen)
-            pieces = [_common_moments(common), *self._moments(tx, seen)]
+            common = tuple(self._writer(seen).common(self._node.settings.jurisdiction))
+            pieces = [_common_moments(seen, len(common)), *self._moments(tx, seen)]
             kept = self._lines[key] = _Line(state, common, Timeline.of(pieces))
             while sum(len(line.timeline) for line in self._lines.values()) > MAX_KEPT_MOMENTS and len(self._lines) > 1:
                 self._lines.popitem(last=False)
         self._lines.move_to_end(key)
         return kept
+
+    def _forget(self, tx: Transaction, set_id: int, last: int) -> None:
+        """Drop what was read from blocks that are gone since somebody last looked.
+
+        Args:
+            last: the newest drop of the set.
+        """
+        known = self._drops.get(set_id, last)
+        if last > known:
+            gone = {number for _, number in tx.blocks.dropped(set_id, known)}
+            self._stretches.forget(set_id, gone)
+            for key in [key for key in self._kept if key[0] in gone]:
+                del self._kept[key]
+        self._drops[set_id] = max(known, last)
 
     def _moments(self, tx: Transaction, seen: Seen) -> list[Moments]:
         found = []
@@ -275,15 +351,6 @@ class Collections:
                 found.append(Moments(one.times, ints("seq"), ints("entry_id"), ints("version"), blocks, one.at))
         return found
 
-    def _common(self, seen: Seen) -> tuple[Told, ...]:
-        """What comes with every set, at its beginning."""
-        created = max(seen.hash_set.created, 1)
-        writer = self._writer(seen)
-        return tuple(
-            Told(name, version, created * SECOND + number, raw, is_entry=False)
-            for number, (name, version, raw) in enumerate(writer.common(self._node.settings.jurisdiction), 1)
-        )
-
     def _writer(self, seen: Seen) -> IndicatorWriter:
         return IndicatorWriter(seen.hash_set.name, max(seen.hash_set.created, 1))
 
@@ -291,7 +358,7 @@ class Collections:
 
     def _objects(
         self, reading: _Reading, filters: Filters, span: tuple[int, int], limit: int
-    ) -> tuple[list[Told], tuple[int, int] | None]:
+    ) -> tuple[Stretch, tuple[int, int] | None]:
         """The objects of a page, and where it ended if there are more.
 
         Args:
@@ -299,11 +366,13 @@ class Collections:
         """
         timeline = reading.line.timeline
         chosen, more = timeline.select(*span, min(limit, PAGE_OBJECTS), self._among(reading, filters))
-        told = self._told(reading, chosen) if filters.ids else self._kept_or_told(reading, chosen)
         last = timeline.moments.take(chosen[-1:])
+        following = (int(last.times[0]), int(last.seqs[0])) if more else None
+        if not filters.ids:
+            return self._kept_or_told(reading, chosen), following
         # A name is found by its first octets: the rest is compared here.
-        told = [one for one in told if not filters.ids or one.id in filters.ids]
-        return told, (int(last.times[0]), int(last.seqs[0])) if more else None
+        pairs = [(one, made) for one, made in self._told(reading, chosen) if one.id in filters.ids]
+        return Stretch.of(pairs), following
 
     def _among(self, reading: _Reading, filters: Filters) -> list[Index]:
         """Choices of places, one for each filter."""
@@ -335,29 +404,30 @@ class Collections:
             names.add(new, [int(short, 16) for short in made])
         return names
 
-    def _kept_or_told(self, reading: _Reading, chosen: Index) -> Sequence[Told]:
-        """The same, kept for the next who asks: the partners of one view mostly ask for the same pages."""
-        key = id(reading.line), chosen.tobytes()
-        kept = self._pages.get(key)
-        # A line that was replaced may leave its number to another: it is kept beside what was told of it.
-        if kept is None or kept[0] is not reading.line:
-            kept = self._pages[key] = reading.line, self._told(reading, chosen)
-            while len(self._pages) > MAX_KEPT_PAGES:
-                self._pages.popitem(last=False)
-        self._pages.move_to_end(key)
-        return kept[1]
+    def _kept_or_told(self, reading: _Reading, chosen: Index) -> Stretch:
+        """The objects at these places; made once for all who may see the same of the set."""
+        timeline = reading.line.timeline
+        place = Place(reading.seen.id, reading.seen.sight.view.digest, timeline.digest(chosen))
+        kept = self._stretches.get(place, reading.now)
+        if kept is None:
+            kept = Stretch.of(self._told(reading, chosen))
+            self._stretches.keep(place, kept, set(timeline.moments.blocks[chosen].tolist()), reading.now)
+        return kept
 
-    def _told(self, reading: _Reading, chosen: Index) -> list[Told]:
+    def _told(self, reading: _Reading, chosen: Index) -> list[tuple[Told, bytes]]:
         """The objects at these places, in their order."""
         line = reading.line
         moments, marks = line.timeline.moments.take(chosen), line.timeline.marks[chosen].tolist()
-        found: dict[int, Told] = {}
+        entries = moments.entries.tolist()
+        found: dict[int, tuple[Told, bytes]] = {}
         for number, where in grouped(moments.blocks):
             for at, made in zip(where.tolist(), self._made(reading, number, moments.take(where)), strict=True):
-                found[at] = made if isinstance(made, Told) else Told(*made[:2], marks[at], made.raw, True, not number)
+                is_entry = entries[at] < COMMON_FROM
+                told = Told(made.id, made.version, marks[at], is_entry, is_entry and not number)
+                found[at] = told, made.raw
         return [found[at] for at in sorted(found)]
 
-    def _made(self, reading: _Reading, number: int, moments: Moments) -> Sequence[Made | Told]:
+    def _made(self, reading: _Reading, number: int, moments: Moments) -> Sequence[Made]:
         """The objects of these moments, all of one block; block 0 stands for what is gone, and for what is common."""
         writer, entries, times = reading.writer, moments.entries.tolist(), moments.times.tolist()
         if not number:
@@ -408,11 +478,12 @@ def is_inbox(set_name: str, partner: str) -> bool:
     return set_name.partition("/")[2] in (f"from-{partner.lower()}", f"test-from-{partner.lower()}")
 
 
-def inboxes(node: Node, tx: Transaction, admitted: Admitted) -> list[HashSet]:
-    """The own sets that are for what a partner sends, as far as its test goes."""
-    partner = admitted.partner
-    own = [seen.hash_set for seen in admitted.sets if is_inbox(seen.hash_set.name, partner)]
-    return [one for one in own if may_exchange(node, tx, partner, one.name)]
+def inboxes(node: Node, tx: Transaction, partner: str) -> list[HashSet]:
+    """The own sets that are for what a partner sends, as far as its test goes. Raises as `active`."""
+    row = active(node, tx, partner)
+    names = [f"{node.agency}/{prefix}from-{partner.lower()}" for prefix in ("", TEST_SET_PREFIX)]
+    own = [one for name in names if (one := tx.sets.find(name)) is not None and not one.hub]
+    return [one for one in own if may_move(node, row, one.name)]
 
 
 def _may_read(seen: Seen, partner: str) -> bool:
@@ -429,13 +500,12 @@ def _inbox(one: HashSet) -> Collection:
     return Collection(inbox_id(one.name), one.name, one.purpose, can_read=False, can_write=True)
 
 
-def _common_moments(common: Sequence[Told]) -> Moments:
-    n = len(common)
-    created = common[0].mark // SECOND
-    numbers = counting(1, n)
+def _common_moments(seen: Seen, n: int) -> Moments:
+    """What comes with every set, at its beginning."""
+    created = max(seen.hash_set.created, 1)
     entries = integers([COMMON_FROM + at for at in range(n)])
     nothing = constant(0, n)
-    return Moments(constant(created, n), numbers, entries, nothing, nothing, indexes(range(n)))
+    return Moments(constant(created, n), counting(1, n), entries, nothing, nothing, indexes(range(n)))
 
 
 def _of_version(timeline: Timeline, version: str) -> list[int]:

@@ -26,12 +26,12 @@ from gateway.columns.block import decode
 from gateway.columns.rows import EXISTENCE, LOCAL_GROUP, Rows, grouped, same_values
 from gateway.crypto import canonical
 from gateway.errors import MalformedError, NotFoundError
-from gateway.exchange.collections import SURFACE, inbox_id, inboxes
+from gateway.exchange.admission import Admission
+from gateway.exchange.collections import inbox_id, inboxes
 from gateway.exchange.importing import ImportTally
 from gateway.exchange.labels import SetDefaults
 from gateway.exchange.ledger import Ledger
 from gateway.exchange.shelf import Shelf, block_id
-from gateway.exchange.windows import Windows
 from gateway.model import AdapterReport, EntryDraft, Restriction, Surface
 from gateway.node import Node
 from gateway.partners import active_card
@@ -68,11 +68,11 @@ class _Sent:
 class Inbox:
     """Takes what TAXII clients send."""
 
-    def __init__(self, node: Node, shelf: Shelf, ledger: Ledger, windows: Windows) -> None:
+    def __init__(self, node: Node, shelf: Shelf, ledger: Ledger, admission: Admission) -> None:
         self._node = node
         self._shelf = shelf
         self._ledger = ledger
-        self._windows = windows
+        self._admission = admission
 
     def take(self, partner: str, identifier: str, body: bytes) -> bytes:
         """Take the objects of an envelope; returns the status in canonical JSON.
@@ -114,8 +114,8 @@ class Inbox:
             raise NotFoundError("no such object")
 
     def _set(self, partner: str, identifier: str) -> HashSet:
-        with self._node.store.transaction() as tx:
-            own = inboxes(self._node, tx, self._windows.admitted(tx, partner, SURFACE))
+        with self._node.store.reading() as tx:
+            own = inboxes(self._node, tx, partner)
         hash_set = next((one for one in own if inbox_id(one.name) == identifier), None)
         if hash_set is None:
             raise NotFoundError("no such collection")

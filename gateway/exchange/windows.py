@@ -12,11 +12,10 @@ Rules:
 1. A change is published in the second after it was made (`spans`), and nobody may ask beyond the present second. The
    present time is read while nobody writes. So what was asked once never gets anything added, and who goes on from
    there misses nothing.
-2. What a partner may see is judged at each request, for this surface; what was shown it before is remembered by label
-   (`spans`), and a change of that leaves with a decision receipt for each label.
+2. What a partner may see, and that it is on record before it leaves, is `admission`'s matter.
 3. A page has a place in an order that stays while others write: set, label, `seq`. Its end is named by a text that only
    this gateway makes, for this partner and this window: nothing is kept of it.
-4. What leaves is on record before it leaves, one leaf a page. An answer that brings nothing leaves none.
+4. What leaves is one leaf a page. An answer that brings nothing leaves none.
 
 Blocks whose times lie outside a window are not read: their first and last times are kept here, read once. Contract:
 contracts/hashsharing-1.md; decision 0019.
@@ -48,26 +47,21 @@ from gateway.columns.rows import (
     registered,
     unmarked,
 )
-from gateway.errors import MalformedError, NotFoundError, OverloadedError
-from gateway.exchange.audience import Audiences, Sight
-from gateway.exchange.decisions import SHARE, Decisions, Site
+from gateway.errors import MalformedError, NotFoundError
+from gateway.exchange.admission import Admission, Admitted, Seen, Served
 from gateway.exchange.shelf import Shelf, block_id
 from gateway.exchange.spans import Shown
-from gateway.interchange import EMPTY_VIEW, NO_VIEW
-from gateway.model import ENTRY_GROUPS, ChangeKind, FieldGroup, Surface
+from gateway.model import ChangeKind, FieldGroup
 from gateway.node import Node
-from gateway.partners import active, card_in, length_prefixed, may_move
-from gateway.policy import PartnerRef
+from gateway.partners import length_prefixed
 from gateway.store import Transaction
-from gateway.store.tables import BlockRow, HashSet, OpinionRow, ShownSet
+from gateway.store.tables import BlockRow, OpinionRow
 
 PAGE_ITEMS = 1_000  # of one answer, as NCMEC's; some half a megabyte
 MAX_KEPT_ROWS = 131_072  # decoded and kept for the next page of the same blocks: some 15 MB
 DIGESTS = ("md5", "sha1", "pdq", "photodna")  # what the surface has a field for
-_GROUPS = (FieldGroup.EXISTENCE, FieldGroup.CRYPTOGRAPHIC_DIGESTS, FieldGroup.PERCEPTUAL_DIGESTS)
-# What a surface can carry: of anything else a change changes nothing for its clients.
-CARRIED = {"hashsharing": frozenset(_GROUPS), "taxii": frozenset(ENTRY_GROUPS)}
 _TOLD = ("kind", "seq", "entry_id", "version", "changed_at", "media_type", "prev_seq", "prev_label")
+_DIGEST_GROUPS = (FieldGroup.CRYPTOGRAPHIC_DIGESTS, FieldGroup.PERCEPTUAL_DIGESTS)
 _MAC_BYTES = 16
 _MAC_LABEL = "place in a window 1"
 NOT_OURS = "the query does not go on from a page that came from here"
@@ -125,43 +119,6 @@ class Opinion:
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What the log keeps of a page: the sets, the span of time asked for, the number of its first item, and counts."""
-
-    sets: Sequence[str]
-    after: int
-    until: int
-    start: int
-    entries: int
-    deleted: int
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One set as a partner sees it at the surface, and as it saw it before."""
-
-    hash_set: HashSet
-    sight: Sight
-    shown: Shown
-    spans: str  # what was shown, as it is remembered
-
-    @property
-    def id(self) -> int:
-        assert self.hash_set.id is not None, "a stored set has an id"
-        return self.hash_set.id
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """One request: who asks, when, and what it may see."""
-
-    partner: str
-    now: int
-    policy: str
-    sets: tuple[Seen, ...]
-
-
 @dataclass(slots=True)
 class _Times:
     """The blocks of a set with the first and the last time that their rows speak of, as of what was read last."""
@@ -190,11 +147,10 @@ class Found:
 class Windows:
     """Serves own sets to stock clients."""
 
-    def __init__(self, node: Node, shelf: Shelf) -> None:
+    def __init__(self, node: Node, shelf: Shelf, admission: Admission) -> None:
         self._node = node
         self._shelf = shelf
-        self._audiences = Audiences(node)
-        self._decisions = Decisions(node)
+        self._admission = admission
         self._times: dict[int, _Times] = {}
         self._kept: OrderedDict[tuple[int, int | str], Rows] = OrderedDict()
 
@@ -215,7 +171,7 @@ class Windows:
         """
         # 1. Who asks, and what it may see and was shown: while nobody writes, so that all before this moment is there.
         with self._node.store.transaction() as tx:
-            admitted = self.admitted(tx, partner, surface)
+            admitted = self._admission.admitted(tx, partner, surface)
         window = self._placed(admitted, window, following)
         # 2. The page.
         with self._shelf.reading(self._node.store) as tx:
@@ -227,19 +183,18 @@ class Windows:
             deleted = sum(item.deleted for item in page.items)
             sets = [names[item.set_id] for item in page.items]
             served = Served(sets, window.after, window.until, window.start, len(page.items) - deleted, deleted)
-            self.record(admitted, surface, served, body)
+            self._admission.record(admitted, surface, served, hashlib.sha256(body).hexdigest())
         return body
 
     def categories(self, partner: str, surface: str) -> list[str]:
         """The categories that stand in what a partner may see."""
         with self._node.store.transaction() as tx:
-            admitted = self.admitted(tx, partner, surface)
+            admitted = self._admission.admitted(tx, partner, surface)
         return sorted({one.sight.labels[n][1].category for one in admitted.sets for n in one.sight.view.labels})
 
     def check(self, partner: str) -> None:
         """Returns when a partner may exchange now; raises as `active`."""
-        with self._node.store.reading() as tx:
-            active(self._node, tx, partner)
+        self._admission.check(partner)
 
     def take_opinion(
         self, partner: str, surface: str, entry: tuple[int, int], algorithm: str, opinion: Opinion
@@ -254,7 +209,7 @@ class Windows:
         """
         set_id, entry_id = entry
         with self._node.store.transaction() as tx:
-            admitted = self.admitted(tx, partner, surface)
+            admitted = self._admission.admitted(tx, partner, surface)
             seen = next((one for one in admitted.sets if one.id == set_id), None)
             version = None if seen is None else self._version(tx, seen, entry_id, algorithm)
             if seen is None or version is None:
@@ -282,62 +237,6 @@ class Windows:
             }
             name, kind = seen.hash_set.name, EventKind.OPINION_RECEIVED
             tx.log.append([self._node.event(kind, actor=partner, subject=name, details=details)])
-
-    # Who may see what
-
-    def admitted(self, tx: Transaction, partner: str, surface: str) -> Admitted:
-        """What a partner may see now of each own set, at this surface, and what it was shown before: on record."""
-        row = active(self._node, tx, partner)
-        card, now = card_in(row), self._node.clock()
-        ref = PartnerRef(card.agency, card.jurisdiction)
-        own = [one for one in tx.sets.all() if not one.hub]
-        sets = []
-        for hash_set in sorted(own, key=lambda one: one.id or 0):
-            assert hash_set.id is not None
-            if hash_set.epoch > 1 and tx.blocks.of_earlier_epochs(hash_set.id, hash_set.epoch):
-                raise OverloadedError("a set is being carried into its new epoch")
-            sight = self._audiences.sight(tx, hash_set, ref, Surface.TLS_ONLY)
-            if not may_move(self._node, row, hash_set.name):
-                sight = replace(sight, rights={}, view=EMPTY_VIEW)
-            # Also of what it may not see: what comes into view later is then published at that time.
-            sets.append(self._brought_up(tx, hash_set, sight, whom=(partner, surface), now=now))
-        return Admitted(partner, now, self._node.policy.digest, tuple(sets))
-
-    def _brought_up(self, tx: Transaction, hash_set: HashSet, sight: Sight, *, whom: tuple[str, str], now: int) -> Seen:
-        """The set as it is shown from now on; a change of that is remembered and on record."""
-        assert hash_set.id is not None
-        partner, surface = whom
-        known = tx.shown.get(hash_set.id, partner, surface)
-        before = Shown(hash_set.seq) if known is None else Shown.parse(known.seq, known.judged, known.spans)
-        view = {number: shown.groups & CARRIED[surface] for number, shown in sight.view.labels.items()}
-        shown = before.brought_up(view, max(sight.labels, default=0), seq=hash_set.seq, now=now)
-        text = known.spans if known is not None and shown.spans == before.spans else shown.dump()
-        old_view = NO_VIEW if known is None else known.view
-        row = ShownSet(
-            set_id=hash_set.id,
-            partner=partner,
-            surface=surface,
-            seq=shown.seq,
-            judged=shown.judged,
-            view=sight.view.digest,
-            spans=text,
-        )
-        self._decide(tx, hash_set, partner, sight)
-        if known is None or row.model_dump() != known.model_dump():
-            tx.shown.put(row)
-        if old_view != sight.view.digest:
-            details = {"partner": partner, "set": hash_set.name, "old_view": old_view, "new_view": sight.view.digest}
-            agency, kind = self._node.agency, EventKind.VIEW_CHANGED
-            tx.log.append([self._node.event(kind, actor=agency, subject=partner, details=details)])
-        return Seen(hash_set, sight, shown, text)
-
-    def _decide(self, tx: Transaction, hash_set: HashSet, partner: str, sight: Sight) -> None:
-        """What was decided of each label is on record."""
-        assert hash_set.id is not None
-        site = Site(hash_set.id, hash_set.name, partner, SHARE, sight.policy.digest, Surface.TLS_ONLY)
-        answers = {number: (sight.labels[number][0].digest, rights) for number, rights in sight.rights.items()}
-        if not self._decisions.are_on_record(tx, site, lambda: answers, sight.rights):
-            self._decisions.record(tx, site, answers)
 
     # The page
 
@@ -476,7 +375,7 @@ class Windows:
             return
         rows = found.rows.take(found.at)
         shown = seen.sight.view.labels.get(label)
-        groups = [] if shown is None else [GROUP_CODES[group] for group in _GROUPS[1:] if group in shown.groups]
+        groups = [] if shown is None else [GROUP_CODES[group] for group in _DIGEST_GROUPS if group in shown.groups]
         category = "" if shown is None else seen.sight.labels[label][1].category
         digests: dict[str, list[bytes]] = {}
         if not found.deleted.all():
@@ -522,29 +421,6 @@ class Windows:
             return None
         held = decode(self._shelf.get(tx, row, [EXISTENCE, column.group]), ["version", algorithm])
         return int(held.ints("version")[located.row[0]]) if algorithm in held.columns else None
-
-    def record(self, admitted: Admitted, surface: str, served: Served, body: bytes) -> None:
-        """Put on record what leaves; whoever may not have it any more gets an error instead."""
-        details: dict[str, object] = {
-            "partner": admitted.partner,
-            "surface": surface,
-            "sets": sorted(set(served.sets)),
-            "after": served.after,
-            "until": served.until,
-            "start": served.start,
-            "entries": served.entries,
-            "deleted": served.deleted,
-            "page_digest": hashlib.sha256(body).hexdigest(),
-            "policy": admitted.policy,
-        }
-        with self._node.store.transaction() as tx:
-            active(self._node, tx, admitted.partner)
-            if self._node.policy.digest != admitted.policy:
-                raise OverloadedError("the policy is being changed", retry_after_seconds=1)
-            event = self._node.event(
-                EventKind.SURFACE_PAGE_SERVED, actor=self._node.agency, subject=admitted.partner, details=details
-            )
-            tx.log.append([event])
 
 
 def _may_have(shown: Shown, label: int, first: int, last: int, window: Window) -> bool:

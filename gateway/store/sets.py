@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import func as sql
 
 from gateway.errors import NotFoundError, StaleCursorError
 from gateway.store.tables import (
+    BlockTable,
+    DroppedBlock,
     FeedHeadRow,
     Follower,
     HashSet,
@@ -20,6 +23,8 @@ from gateway.store.tables import (
 )
 from gateway.store.upserts import add_new, put
 
+BLOCK = columns(BlockTable)
+DROPPED = columns(DroppedBlock)
 HEAD = columns(FeedHeadRow)
 FOLLOWER = columns(Follower)
 HASH_SET = columns(HashSet)
@@ -32,6 +37,14 @@ VIEW = columns(ViewRow)
 _FIND = select(*HASH_SET).where(HASH_SET.name == bindparam("name"), HASH_SET.relays == 0)
 _FIND_SERVED = select(*HASH_SET).where(HASH_SET.name == bindparam("name"), HASH_SET.hub == "")
 _FIND_COPY = select(*HASH_SET).where(HASH_SET.relays == bindparam("mirror"))
+# Where a set stands: whatever is done to its entries changes one of these.
+_STATE = select(
+    HASH_SET.epoch,
+    HASH_SET.seq,
+    HASH_SET.revision,
+    select(sql.max(BLOCK.id)).where(BLOCK.set_id == bindparam("set_id")).scalar_subquery(),
+    select(sql.max(DROPPED.id)).where(DROPPED.set_id == bindparam("set_id")).scalar_subquery(),
+).where(HASH_SET.id == bindparam("set_id"))
 _LABELS = select(*LABEL).where(LABEL.set_id == bindparam("set_id")).order_by(LABEL.number)
 _SUMS = select(SUM.label, SUM.part, SUM.value).where(SUM.set_id == bindparam("set_id"))
 _COUNT_REVISION = update(HashSet).where(HASH_SET.id == bindparam("of_set")).values(revision=HASH_SET.revision + 1)
@@ -83,6 +96,10 @@ class Sets:
         """The set of this id, which is there."""
         row = self._connection.execute(select(*HASH_SET).where(HASH_SET.id == set_id)).one()
         return HashSet(**row._mapping)
+
+    def state(self, set_id: int) -> tuple[int, ...]:
+        """Epoch, seq, revision, newest block and newest drop of a set: another state has other numbers."""
+        return tuple(number or 0 for number in self._connection.execute(_STATE, {"set_id": set_id}).one())
 
     def all(self) -> list[HashSet]:
         """Every set of ours and every mirror, by name."""
