@@ -120,7 +120,7 @@ def _places(draw: Any) -> Place:
 def _digests(draw: Any, least: int) -> tuple[tuple[str, bytes], ...]:
     names = draw(st.sets(st.sampled_from(("md5", "sha1", "sha256", "sha512", "pdq")), min_size=least))
     sizes = {name: DIGEST_BYTES[name] or 0 for name in sorted(names)}
-    return tuple((name, draw(st.binary(min_size=size, max_size=size))) for name, size in sizes.items())
+    return tuple((name, draw(st.binary(min_size=size, max_size=size).filter(any))) for name, size in sizes.items())
 
 
 @st.composite
