@@ -59,6 +59,7 @@ GROUPS = (
     *("existence", "cryptographic digests", "perceptual digests", "series", "victim status"),
     *("case summary", "clues", "persons", "contact"),
 )
+APPROVED = "be referred cases that two administrators approve"
 SHARES = {f"share_{group.replace(' ', '_')}" for group in GROUPS}
 
 
@@ -72,6 +73,7 @@ class Line:
     actions: frozenset[str]
     holds: Condition
     duties: frozenset[str]
+    approved: bool
 
 
 def read(sheets: Iterable[str]) -> list[Line]:
@@ -104,6 +106,7 @@ def _line(cells: list[str]) -> Line:
         actions=frozenset(action for deed in what.split("; ") for action in _deed(deed)),
         holds=_all(when),
         duties=frozenset(_duty(duty) for duty in duties.split("; ") if duty != "none"),
+        approved=what == APPROVED,
     )
 
 
@@ -114,6 +117,7 @@ def _deed(deed: str) -> set[str]:
         "be passed the entries of a third jurisdiction": {"forward"},
         "look up entries": {"look_up"},
         "be referred cases": {"refer"},
+        APPROVED: {"refer"},
     }
     if deed in whole:
         return whole[deed]

@@ -116,6 +116,7 @@ def test_who_decides_by_the_sheet_alone_decides_as_the_engine_does(country: str)
             assert list(decision.rule_ids) == sorted({rule for _, rules, _ in read for rule in rules})
             duties = [policy.Obligation.parse(duty) for _, _, found in read for duty in found]
             assert decision.obligations == strictest(duties)
+            assert decision.needs_approval == any(line.approved for line in lines if line.rule in decision.rule_ids)
         else:
             assert list(decision.rule_ids) == read[-1][1], step
 

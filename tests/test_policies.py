@@ -152,6 +152,8 @@ def mutants(form: dict) -> Iterator[tuple[str, dict | None]]:
         for i in range(len(duties) if len(duties) > 1 else 0):
             fewer = ", ".join(duties[:i] + duties[i + 1 :])
             yield f"duty {i} gone", {**form, "annotations": {**notes, "obligation": fewer}}
+    if "approval" in notes:
+        yield "no approval", {**form, "annotations": {k: v for k, v in notes.items() if k != "approval"}}
 
 
 def broken(body: dict) -> Iterator[tuple[str, dict]]:

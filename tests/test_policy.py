@@ -115,6 +115,10 @@ def test_rule_with_an_empty_annotation_is_refused(name: str) -> None:
         (permit(reviewed_by="nobody: template"), "nobody has reviewed it"),
         (permit(reviewed_by="Nobody yet"), "nobody has reviewed it"),
         (permit(obligatoin="no_onward"), "unknown annotation @obligatoin"),
+        (permit(Action.REFER, approval="one"), '@approval says "two"'),
+        (permit(Action.REFER, approval=""), '@approval says "two"'),
+        (permit(Action.REFER, Action.LOOK_UP, approval="two"), "for a permit of refer alone"),
+        (forbid(id="xa-one", approval="two"), "for a permit of refer alone"),
         (permit(id="Not An Id"), "@id is not"),
         (permit(says="two\\nlines"), "not one line"),
         (permit(law="x" * 257), "longer than 256"),
@@ -271,6 +275,17 @@ def test_an_allow_names_every_deciding_permit_and_the_strictest_duties() -> None
     )
     assert decision.rules[0].law == "Act 1"
     assert decision.rules[0].says == "XB gets it."
+
+
+def test_four_eyes_are_needed_where_any_deciding_permit_asks_for_them() -> None:
+    refer = ShareRequest(XB, Action.REFER, Surface.SEALED, HELD, Purpose.SAFEGUARDING)
+    free, guarded = permit(Action.REFER, id="free"), permit(Action.REFER, id="guarded", approval="two")
+    assert not load(free).decide(refer).needs_approval
+    assert load(guarded).decide(refer).needs_approval
+    assert load(free, guarded).decide(refer).needs_approval
+    # What is denied needs nobody's approval, and none would help.
+    closed = load(guarded, federation=forbid())
+    assert (closed.decide(refer).allowed, closed.decide(refer).needs_approval) == (False, False)
 
 
 def test_without_existence_no_group_is_shared() -> None:

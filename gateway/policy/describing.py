@@ -65,6 +65,7 @@ DEEDS = {
     Action.LOOK_UP: "look up entries",
     Action.REFER: "be referred cases",
 }
+APPROVED = "be referred cases that two administrators approve"
 ACTION_GROUPS = {"share": "receive any field group", "disclose": "be told anything"}
 KNOWN_ACTIONS = {*ACTION_GROUPS, *(str(action) for action in Action)}
 
@@ -167,7 +168,7 @@ class _Described:
         return [
             *(ACTION_GROUPS[name] for name in self.actions if name in ACTION_GROUPS),
             *([f"receive {_series(groups, 'and' if self.permits else 'or')}"] if groups else []),
-            *(DEEDS[action] for action in single if action in DEEDS),
+            *(APPROVED if self.rule.needs_approval else DEEDS[action] for action in single if action in DEEDS),
         ]
 
     def takes(self) -> bool:

@@ -18,7 +18,8 @@ A file `examples.toml` names labels once and then says, case by case, what must 
     rules = ["xa-no-perceptual-to-xc"]
 
 `rules` are the deciding rules of all the actions together; `obligations` and `purpose` may be left out. The
-federation's file says `us` in each example; elsewhere it is the folder's jurisdiction.
+federation's file says `us` in each example; elsewhere it is the folder's jurisdiction. `approval = "two"` says that two
+administrators have to approve what is allowed.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from typing import cast
 from gateway.errors import ConfigError, MalformedError
 from gateway.model import Label, Purpose, Surface, text_member, texts_member
 from gateway.policy.deciding import PolicySet
-from gateway.policy.loading import FEDERATION
+from gateway.policy.loading import APPROVAL, FEDERATION
 from gateway.policy.words import Action, Decision, Effect, LabelInSet, PartnerRef, ShareRequest
 
 MEMBERS = {"why", "partner", "surface", "actions", "label", "expect", "rules"}
-OPTIONAL = {"us", "purpose", "change", "obligations"}
+OPTIONAL = {"us", "purpose", "change", "obligations", "approval"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Example:
     expect: Effect
     rules: tuple[str, ...]
     obligations: tuple[str, ...]
+    needs_approval: bool = False
 
 
 def parse_examples(text: str, folder: str) -> tuple[Example, ...]:
@@ -80,6 +82,7 @@ def try_example(example: Example, policies: PolicySet) -> tuple[str, ...]:
     ]
     faults += _compare("rules", _rules(decisions), example.rules)
     faults += _compare("obligations", _duties(decisions), example.obligations)
+    faults += _compare("approval", _approval(decisions), (APPROVAL,) if example.needs_approval else ())
     return tuple(faults)
 
 
@@ -97,6 +100,10 @@ def _duties(decisions: list[Decision]) -> tuple[str, ...]:
     return tuple(sorted({str(duty) for decision in decisions for duty in decision.obligations}))
 
 
+def _approval(decisions: list[Decision]) -> tuple[str, ...]:
+    return (APPROVAL,) if any(decision.needs_approval for decision in decisions) else ()
+
+
 def _example(raw: object, labels: dict[str, object], folder: str, place: str) -> Example:
     if not isinstance(raw, dict) or not raw.keys() >= MEMBERS or raw.keys() - MEMBERS - OPTIONAL:
         raise MalformedError(f"its members are {', '.join(sorted(MEMBERS))}, and perhaps {', '.join(sorted(OPTIONAL))}")
@@ -108,6 +115,8 @@ def _example(raw: object, labels: dict[str, object], folder: str, place: str) ->
     purpose = Purpose(text_member(raw, "purpose")) if "purpose" in raw else None
     surface = Surface(text_member(raw, "surface"))
     actions = [Action(action) for action in texts_member(raw, "actions")]
+    if raw.get("approval", APPROVAL) != APPROVAL:
+        raise MalformedError(f'`approval` says "{APPROVAL}"')
     if not actions:
         raise MalformedError("it asks for no action")
     return Example(
@@ -118,6 +127,7 @@ def _example(raw: object, labels: dict[str, object], folder: str, place: str) ->
         expect=Effect(text_member(raw, "expect")),
         rules=tuple(sorted(texts_member(raw, "rules"))),
         obligations=tuple(sorted(texts_member(raw, "obligations"))) if "obligations" in raw else (),
+        needs_approval="approval" in raw,
     )
 
 

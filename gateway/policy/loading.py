@@ -22,6 +22,7 @@ AGREEMENT = re.compile(r"agreement((?:-[a-z]{2})+)")
 RULE_ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 NOBODY = "nobody"  # how @reviewed_by begins in a template's rules, until an office stands there
+APPROVAL = "two"
 REQUIRED = ("id", "law", "says", "reviewed_by", "valid_until")
 MAX_RULES = 4096  # rules of one set: a country has dozens; more would make each decision slow
 MAX_ID_CHARS = 64  # a rule id stands in every decision receipt
@@ -193,7 +194,7 @@ def _rule(path: str, number: int, form: dict[str, object]) -> Rule:
             raise ConfigError(f"@{name} is missing or empty", place=place)
     for name, text in notes.items():
         # A misspelt @obligation would silently lift a duty, so no other annotation is known.
-        if name not in {*REQUIRED, "obligation"}:
+        if name not in {*REQUIRED, "obligation", "approval"}:
             raise ConfigError(f"unknown annotation @{name[:MAX_ID_CHARS]}", place=place)
         if len(text) > MAX_TEXT_CHARS or not text.isprintable():
             raise ConfigError(f"@{name} is longer than {MAX_TEXT_CHARS} characters or not one line", place=place)
@@ -215,6 +216,7 @@ def _rule(path: str, number: int, form: dict[str, object]) -> Rule:
         reviewed_by=notes["reviewed_by"],
         valid_until=_date(notes["valid_until"], place),
         obligations=_obligations(notes.get("obligation"), kind, place),
+        needs_approval=_needs_approval(notes.get("approval"), form, kind, place),
     )
 
 
@@ -240,6 +242,17 @@ def _obligations(text: str | None, kind: RuleKind, place: str) -> tuple[Obligati
     if len({obligation.duty for obligation in parsed}) != len(parsed):
         raise ConfigError("@obligation names one duty twice", place=place)
     return tuple(sorted(parsed))
+
+
+def _needs_approval(text: str | None, form: dict[str, object], kind: RuleKind, place: str) -> bool:
+    """Whether the rule has `@approval("two")`: four eyes, each time. A referral alone waits for people."""
+    if text is None:
+        return False
+    if text != APPROVAL:
+        raise ConfigError(f'@approval says "{APPROVAL}", nothing else', place=place)
+    if kind is RuleKind.FORBID or _actions(_object(form["action"])) != {str(Action.REFER)}:
+        raise ConfigError("@approval is for a permit of refer alone", place=place)
+    return True
 
 
 def _check_scope(rule: Rule, form: dict[str, object], jurisdiction: str) -> None:

@@ -179,7 +179,10 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule as its lawyers wrote it. `path` is relative to the policy folder; `valid_until` is its last day."""
+    """One rule as its lawyers wrote it. `path` is relative to the policy folder; `valid_until` is its last day.
+
+    `needs_approval`: it permits only what two administrators have approved, each time.
+    """
 
     id: str
     kind: RuleKind
@@ -189,6 +192,7 @@ class Rule:
     reviewed_by: str
     valid_until: date
     obligations: tuple[Obligation, ...] = ()
+    needs_approval: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,11 @@ class Decision:
     def allowed(self) -> bool:
         """True only for an allow."""
         return self.effect is Effect.ALLOW
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether two administrators have to approve what is allowed: one of the deciding rules says so."""
+        return self.allowed and any(rule.needs_approval for rule in self.rules)
 
     @property
     def rule_ids(self) -> tuple[str, ...]:
