@@ -190,7 +190,9 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.SHARE_DECIDED: frozenset(
         {"partner", "surface", "set", "action", "label", "outcome", "groups", "rules", "obligations", "policy"}
     ),
-    EventKind.LOOK_UP: frozenset({"partner", "purpose", "case_ref", "asked", "answered", "policy", "rules"}),
+    EventKind.LOOK_UP: frozenset(
+        {"partner", "purpose", "case_ref", "asked", "answered", "distance", "policy", "rules"}
+    ),
     EventKind.MAILBOX_SENT: frozenset({"partner", "sequence", "message_id", "manifest_digest", "payload_type"}),
     EventKind.MAILBOX_RECEIVED: frozenset({*_MESSAGE, "sequence", "payload_type"}),
     EventKind.PAUSED: frozenset({"partner", "reason"}),

@@ -32,7 +32,7 @@ ROOMS = {
     "resume": "people",
     "set": "sets",
     "import": "importing",
-    "look-up": "sets",
+    "look-up": "looking",
     "where": "sets",
     "hold": "holding",
     "opinion": "opinions",

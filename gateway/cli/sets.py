@@ -1,4 +1,4 @@
-"""Hash sets: making them, looking into them, withdrawing from them, finding a digest."""
+"""Hash sets: making them, looking into them, withdrawing from them, where an entry is."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from gateway.store.tables import HashSet
 set_app = typer.Typer(
     add_completion=False, help="Hash sets: our own, and the mirrors of partners' sets.", no_args_is_help=True
 )
-look_up_app, where_app = typer.Typer(add_completion=False), typer.Typer(add_completion=False)
+where_app = typer.Typer(add_completion=False)
 DIGEST = re.compile(r"[0-9A-Fa-f]{32,128}")
-COMMANDS = {"set": set_app, "look-up": look_up_app, "where": where_app}
+COMMANDS = {"set": set_app, "where": where_app}
 
 MAX_LIST_BYTES = 130 * MAX_LOOK_UP  # a SHA-512 in hex and a line end, as often as one look-up takes
 SetName = Annotated[str, typer.Argument(metavar="SET", help="The set: AGENCY/name, or the name alone for our own.")]
@@ -49,18 +49,6 @@ EVIDENCE_COLUMNS = {
     "message_id": "message",
     "until_seq": "up to change",
     "behind": "owner's messages behind it",
-}
-HIT_COLUMNS = {
-    "digest": "digest",
-    "set": "set",
-    "entry": "entry",
-    "originator": "originator",
-    "victim_status": "victim",
-    "category": "category",
-    "handling": "handling",
-    "series": "series",
-    "hub": "from",
-    "duties": "duties",
 }
 
 
@@ -210,40 +198,6 @@ def set_purge(shell: Shell, *, name: SetName) -> None:
 
 erasing.register(set_app)
 exporting.register(set_app)
-
-
-@command(look_up_app, "look-up")
-def look_up(
-    shell: Shell,
-    *,
-    digests: Annotated[list[str] | None, typer.Argument(metavar="[HASH]...", help="Digests in hexadecimal.")] = None,
-    file: Annotated[Path | None, typer.Option(help="File with one digest on each line.")] = None,
-) -> None:
-    """Is this hash listed here, by whom, and has the child been identified? Searches every set, exactly."""
-    asked = list(digests or [])
-    if file is not None:
-        asked += read_digests(file)
-    if not asked:
-        raise ConfigError("there is nothing to look up", remedy="give digests, or --file with one on each line")
-    with shell.node() as node:
-        hits = Exchange(node).lookup.find(asked, actor=node.agency)
-    rows: list[dict[str, object]] = [
-        {
-            "query": hit.query + 1,
-            "digest": _short(asked[hit.query]),
-            "algorithm": hit.algorithm,
-            "set": hit.set_name,
-            "entry": hit.entry,
-            "series": hit.series,
-            "hub": hit.hub or "own",
-            "duties": list(hit.duties),
-            **{name: hit.attributes[name] for name in ("originator", "victim_status", "category", "handling")},
-        }
-        for hit in hits
-    ]
-    shell.table(rows, HIT_COLUMNS, "Not listed here." if len(asked) == 1 else f"None of {len(asked):,} is listed here.")
-    if rows and not shell.as_json and len(asked) > 1:
-        shell.show(None, f"Listed here: {len({row['query'] for row in rows}):,} of {len(asked):,}.")
 
 
 @command(where_app, "where")
@@ -400,9 +354,3 @@ def read_digests(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise MalformedError("the file is not a list of hexadecimal digests") from error
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
-def _short(digest: str) -> str:
-    """Enough of the user's own digest to find it again in the list that they gave."""
-    text = digest.strip().lower()
-    return f"{text[:16]}…" if len(text) > 17 else text

@@ -114,6 +114,25 @@ class Shell:
                 shown.add_row(*(escape(_word(row[member], member)) for member in columns))
             _out().print(shown)
 
+    @contextmanager
+    def batches(self) -> Iterator[Callable[[Sequence[Mapping[str, object]], Mapping[str, str]], None]]:
+        """A list as a result that is too long to be held: the block hands over rows, and their columns, as `table`."""
+        written = 0
+
+        def add(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]) -> None:
+            nonlocal written
+            if not self.as_json:
+                if rows:
+                    self.table(rows, columns, "")
+                return
+            for row in rows:
+                print(("," if written else "[") + "\n" + json.dumps(row, indent=2, default=str))
+                written += 1
+
+        yield add
+        if self.as_json:
+            print("\n]" if written else "[]")
+
     def note(self, line: str) -> None:
         """A remark beside the result."""
         Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)

@@ -80,6 +80,19 @@ class Near:
     row: Index
     distance: Index
 
+    def then(self, other: Near, first: int) -> Near:
+        """These answers and those of further queries, which are numbered from `first` on."""
+        return near_in_all([self, Near(other.query + first, other.block_no, other.row, other.distance)])
+
+
+def nearest(found: Near, most: int) -> Near:
+    """Of each query the nearest rows, `most` at the most; of equally near ones those that came last."""
+    order = np.lexsort((-found.row, -found.block_no, found.distance, found.query))
+    query = found.query[order]
+    rank = np.arange(len(query)) - np.searchsorted(query, query)
+    kept = np.sort(order[rank < most])
+    return Near(found.query[kept], found.block_no[kept], found.row[kept], found.distance[kept])
+
 
 def is_poor(quality: Ints) -> Mask:
     """Which digests of these qualities are near nothing. 0 means that nobody said: such a digest counts."""

@@ -1,36 +1,71 @@
-"""Look-up: is this digest listed here, by whom, and who else holds it?"""
+"""Look-up: is this digest listed here, or one near it? Whose word is that, since when, and who else holds it?
+
+What is found by a cryptographic digest is the same file. What is found by a perceptual one (PDQ, PhotoDNA), equal or
+near, looks alike: a person has to see whether it is the same, so such a hit never says more than "needs review".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from gateway.audit import EventKind
 from gateway.columns.block import decode
-from gateway.columns.rows import EXISTENCE, Rows, grouped, registered, same_values
+from gateway.columns.index import Candidates
+from gateway.columns.pdq import MAX_RADIUS, Near, nearest
+from gateway.columns.rows import EXISTENCE, Index, Rows, grouped, registered, same_values
 from gateway.crypto import canonical
-from gateway.errors import MalformedError, NotFoundError
+from gateway.errors import MalformedError, NotFoundError, OverloadedError
 from gateway.exchange.changes import held_rows
 from gateway.exchange.labels import MAX_DEFAULTS_BYTES, binding_duties, stored_label
 from gateway.exchange.shelf import CHANGES, Shelf, block_id
 from gateway.interchange import View
-from gateway.model import DIGEST_BYTES, is_test_set
+from gateway.model import CRYPTOGRAPHIC, DIGEST_BYTES, VictimStatus, is_test_set
 from gateway.node import Node
 from gateway.policy.duties import for_users
 from gateway.store import Transaction
-from gateway.store.tables import HashSet
+from gateway.store.tables import BlockRow, HashSet, LabelRow
 
-BY_BYTES = {DIGEST_BYTES[name]: name for name in ("md5", "sha1", "sha512")}
+BY_BYTES = {DIGEST_BYTES[name]: name for name in ("md5", "sha1", "sha512", "photodna")}
 MAX_LOOK_UP = 100_000  # digests asked for at once
 SAME_LENGTH = ("sha256", "pdq")  # 64 hex digits may be either; exact look-up asks both
+MAX_NEAR = 100  # answers to one digest in one set: the nearest; a picture that everybody has would bring thousands
+NEAR_AT_ONCE = 2_048  # digests: in a crowded list each may have thousands of matches before the nearest are taken
+TOLD = ("series", "changed_at", "status_at", "status_owner")  # columns of which an answer tells
+
+
+class Verdict(StrEnum):
+    """What is known of one digest, the best first."""
+
+    IDENTIFIED = "identified"
+    LEAD = "lead"
+    UNIDENTIFIED = "unidentified"
+    LISTED = "listed"
+    NEEDS_REVIEW = "needs review"
+    UNKNOWN = "unknown"
+
+
+_SAYS = {
+    VictimStatus.IDENTIFIED: Verdict.IDENTIFIED,
+    VictimStatus.SAFEGUARDED: Verdict.IDENTIFIED,
+    VictimStatus.CLOSED: Verdict.IDENTIFIED,
+    VictimStatus.LEAD: Verdict.LEAD,
+    VictimStatus.UNIDENTIFIED: Verdict.UNIDENTIFIED,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One entry that carries a digest asked for. `query` is its position in the question.
+    """One entry that carries a digest asked for, or one near it. `query` is its position in the question.
 
-    `duties`: what binds whoever uses the answer, such as that a court may not be told without leave. No program can see
-    to that one, so people are told each time.
+    Attributes:
+        digest: the entry's own, in hexadecimal; `distance`: in bits from the one asked for.
+        changed_at: when its owner last changed the entry; `status_at`, `status_owner`: since when the child has the
+            status that the label says, by whose word (0 and "" where nobody said). Unix seconds.
+        duties: what binds whoever uses the answer, such as that a court may not be told without leave. No program can
+            see to that one, so people are told each time.
+        remarks: what else is known of the entry (`Lookup.remarks`), a line each.
     """
 
     query: int
@@ -41,6 +76,44 @@ class Hit:
     series: str
     hub: str
     duties: tuple[str, ...] = ()
+    digest: str = ""
+    distance: int = 0
+    changed_at: int = 0
+    status_at: int = 0
+    status_owner: str = ""
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def needs_review(self) -> bool:
+        """Whether it only looks alike: a person must see."""
+        return self.algorithm not in CRYPTOGRAPHIC
+
+    @property
+    def verdict(self) -> Verdict:
+        """What this entry says of the child."""
+        if self.needs_review:
+            return Verdict.NEEDS_REVIEW
+        return _SAYS.get(VictimStatus(str(self.attributes["victim_status"])), Verdict.LISTED)
+
+    @property
+    def who(self) -> str:
+        """The agency whose word the status is."""
+        return self.status_owner or str(self.attributes["originator"])
+
+    @property
+    def since(self) -> int:
+        """Since when, as far as anybody said. Unix seconds."""
+        return self.status_at or self.changed_at
+
+
+def verdict(hits: Iterable[Hit]) -> Verdict:
+    """What is known of a digest by all its hits: the best of what they say."""
+    said = {hit.verdict for hit in hits}
+    return next((one for one in Verdict if one in said), Verdict.UNKNOWN)
+
+
+# Further lines for hits, one sequence each, in the same order: opinions, what agencies say of the child.
+Remark = Callable[[Transaction, Sequence[Hit]], Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +144,49 @@ class Whereabouts:
 class Lookup:
     """Answers from the resident index, confirmed by the stored blocks."""
 
-    def __init__(self, node: Node, shelf: Shelf) -> None:
+    def __init__(self, node: Node, shelf: Shelf, remarks: Sequence[Remark] = ()) -> None:
         self._node = node
         self._shelf = shelf
+        self.remarks = list(remarks)
 
-    def find(self, digests: Sequence[str], *, actor: str) -> list[Hit]:
-        """Every entry in any set here that carries one of these digests (lower or upper hex). Logged by count."""
+    def find(self, digests: Sequence[str], *, actor: str, distance: int | None = None) -> list[Hit]:
+        """Every entry in any set here that carries one of these digests (lower or upper hex). Logged by count.
+
+        Args:
+            distance: entries whose PDQ digest lies within so many bits are found as well, of each set the nearest.
+        """
         if len(digests) > MAX_LOOK_UP:
             raise MalformedError(f"more than {MAX_LOOK_UP} digests at once")
+        if distance is not None and not 0 <= distance <= MAX_RADIUS:
+            raise MalformedError(f"a distance is 0 to {MAX_RADIUS} bits")
         asked = by_algorithm(digests)
         hits: list[Hit] = []
         with self._shelf.reading(self._node.store) as tx:
             for hash_set in filter(self._counts, tx.sets.all()):
-                for algorithm, queries in asked.items():
-                    hits += self._find_in(tx, hash_set, algorithm, queries)
+                exact = [hit for name, queries in asked.items() for hit in self._find_in(tx, hash_set, name, queries)]
+                hits += exact
+                if distance is not None:
+                    equal = {(hit.query, hit.entry) for hit in exact if hit.algorithm == "pdq"}
+                    found = self._find_near(tx, hash_set, asked.get("pdq", []), distance)
+                    hits += (hit for hit in found if (hit.query, hit.entry) not in equal)
+            hits.sort(key=lambda hit: (hit.query, hit.needs_review, hit.distance, hit.set_name, hit.entry))
+            hits = self._remarked(tx, hits)
         details: dict[str, object] = {"asked": len(digests), "answered": len({hit.query for hit in hits})}
+        if distance is not None:
+            details["distance"] = distance
         event = self._node.event(EventKind.LOOK_UP, actor=actor, subject=self._node.agency, details=details)
         with self._node.store.transaction() as tx:
             tx.log.append([event])
-        return sorted(hits, key=lambda hit: (hit.query, hit.set_name, hit.entry))
+        return hits
+
+    def _remarked(self, tx: Transaction, hits: list[Hit]) -> list[Hit]:
+        if not hits or not self.remarks:
+            return hits
+        lines = zip(*(remark(tx, hits) for remark in self.remarks), strict=True)
+        return [
+            replace(hit, remarks=tuple(line for some in said for line in some))
+            for hit, said in zip(hits, lines, strict=True)
+        ]
 
     def where(self, set_name: str, entry: str) -> Whereabouts:
         """Which partners hold an entry of an own set, as far as their cursors tell."""
@@ -135,28 +232,86 @@ class Lookup:
         wanted = Rows.of(len(queries), {algorithm: [value for _, value in queries]})
         with self._shelf.index(tx, hash_set.id) as index:
             found = index.find(algorithm, wanted.octets(algorithm))
-        places = dict(grouped(found.block_no.astype("uint64")))
-        stored = [row for row in tx.blocks.some(list(places)).values() if row.kind == CHANGES]
-        found_under = {row.label for row in stored}
-        rows_of_labels = [row for row in tx.sets.labels(hash_set.id) if row.number in found_under] if stored else []
-        labels = {row.number: _attributes(row.attributes) for row in rows_of_labels}
-        bound = binding_duties(self._node, hash_set, rows_of_labels) if hash_set.hub else {}
-        parts = {EXISTENCE, registered(algorithm).group, registered("series").group}
+        told = _Told(self._node, tx, hash_set, algorithm)
         hits: list[Hit] = []
-        name, hub = hash_set.name, hash_set.hub
-        for row, block in zip(stored, self._shelf.get_all(tx, stored, parts), strict=True):
-            where = places[block_id(row)]
-            rows = decode(block, ["entry_id", algorithm, "series"]).take(found.row[where])
-            asking = found.query[where]
+        for row, rows, places in met(tx, self._shelf, found, algorithm):
+            asking = found.query[places]
             same = same_values(rows, wanted.take(asking), algorithm)
-            rows, asking = rows.take(same), asking[same]
-            attributes, duties = labels[row.label], for_users(bound.get(row.label, ()))
-            answers = zip(asking.tolist(), rows.ints("entry_id").tolist(), rows.text("series").to_list(), strict=True)
-            hits += [
-                Hit(queries[query][0], name, format_entry(entry_id), algorithm, attributes, series, hub, duties)
-                for query, entry_id, series in answers
-            ]
+            numbers = [queries[query][0] for query in asking[same].tolist()]
+            hits += told.hits(row, rows.take(same), numbers, [0] * len(numbers))
         return hits
+
+    def _find_near(
+        self, tx: Transaction, hash_set: HashSet, queries: list[tuple[int, bytes]], distance: int
+    ) -> list[Hit]:
+        told = _Told(self._node, tx, hash_set, "pdq")
+        hits: list[Hit] = []
+        for start in range(0, len(queries), NEAR_AT_ONCE):
+            some = queries[start : start + NEAR_AT_ONCE]
+            found = near_here(tx, self._shelf, hash_set.id or 0, [value for _, value in some], distance)
+            for row, rows, places in met(tx, self._shelf, found, "pdq"):
+                numbers = [some[query][0] for query in found.query[places].tolist()]
+                hits += told.hits(row, rows, numbers, found.distance[places].tolist())
+        return hits
+
+
+def near_here(tx: Transaction, shelf: Shelf, set_id: int, values: list[bytes], distance: int) -> Near:
+    """The entries of a set nearest to each of these PDQ digests."""
+    column = Rows.of(len(values), {"pdq": values}).octets("pdq")
+    try:
+        return nearest(shelf.near(tx, set_id, column, distance), MAX_NEAR)
+    except OverloadedError:
+        if len(values) == 1:
+            raise
+        half = len(values) // 2  # a list of a few pictures in thousands of copies
+        first = near_here(tx, shelf, set_id, values[:half], distance)
+        return first.then(near_here(tx, shelf, set_id, values[half:], distance), half)
+
+
+def met(
+    tx: Transaction, shelf: Shelf, found: Candidates | Near, algorithm: str
+) -> Iterator[tuple[BlockRow, Rows, Index]]:
+    """Block by block the rows that were found, with what is told of them, and their places in `found`."""
+    places = dict(grouped(found.block_no.astype("uint64")))
+    stored = [row for row in tx.blocks.some(list(places)).values() if row.kind == CHANGES]
+    parts = {EXISTENCE, registered(algorithm).group, *(registered(name).group for name in TOLD)}
+    for row, block in zip(stored, shelf.get_all(tx, stored, parts), strict=True):
+        where = places[block_id(row)]
+        yield row, decode(block, ["entry_id", algorithm, *TOLD]).take(found.row[where]), where
+
+
+class _Told:
+    """Rows of a set as hits: their labels, and what they are bound to, are looked up once."""
+
+    def __init__(self, node: Node, tx: Transaction, hash_set: HashSet, algorithm: str) -> None:
+        self._node, self._tx, self._set, self._algorithm = node, tx, hash_set, algorithm
+        self._rows: dict[int, LabelRow] = {}
+        self._labels: dict[int, tuple[dict[str, object], tuple[str, ...]]] = {}
+
+    def hits(self, row: BlockRow, rows: Rows, queries: list[int], distances: list[int]) -> list[Hit]:
+        """The hits of rows of one block."""
+        if not rows.n:
+            return []
+        attributes, duties = self._label(row.label)
+        name, hub, algorithm = self._set.name, self._set.hub, self._algorithm
+        values = [raw.tobytes().hex() for raw in rows.octets(algorithm)]
+        ids, times = rows.ints("entry_id").tolist(), rows.ints("changed_at").tolist()
+        series, status_at, owners = rows.text("series"), rows.ints("status_at"), rows.text("status_owner")
+        columns = (queries, distances, values, ids, times, series.to_list(), status_at.tolist(), owners.to_list())
+        return [
+            Hit(
+                query, name, format_entry(entry), algorithm, attributes, of, hub, duties, value, apart, at, since, owner
+            )
+            for query, apart, value, entry, at, of, since, owner in zip(*columns, strict=True)
+        ]
+
+    def _label(self, number: int) -> tuple[dict[str, object], tuple[str, ...]]:
+        if number not in self._labels:
+            self._rows = self._rows or {row.number: row for row in self._tx.sets.labels(self._set.id or 0)}
+            row = self._rows[number]
+            bound = binding_duties(self._node, self._set, [row])[number] if self._set.hub else ()
+            self._labels[number] = _attributes(row.attributes), for_users(bound)
+        return self._labels[number]
 
 
 def format_entry(entry_id: int) -> str:
