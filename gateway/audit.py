@@ -71,9 +71,12 @@ class EventKind(StrEnum):
     PAGE_SENT = "page_sent"
     PAGE_SERVED = "page_served"
     SURFACE_PAGE_SERVED = "surface_page_served"
+    SURFACE_VALUE_SERVED = "surface_value_served"
     OPINION_RECEIVED = "opinion_received"
     OPINION_GIVEN = "opinion_given"
     OPINION_HEARD = "opinion_heard"
+    LARGE_VALUE_KEPT = "large_value_kept"
+    LARGE_VALUES_DROPPED = "large_values_dropped"
     PAGE_APPLIED = "page_applied"
     PUSH_RECEIVED = "push_received"
     RECEIPT_STORED = "receipt_stored"
@@ -163,6 +166,11 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.SURFACE_PAGE_SERVED: frozenset(
         {"partner", "surface", "sets", "after", "until", "start", "entries", "deleted", "page_digest", "policy"}
     ),
+    EventKind.SURFACE_VALUE_SERVED: frozenset(
+        {"partner", "surface", "set", "entry", "version", "algorithm", "octets", "policy"}
+    ),
+    EventKind.LARGE_VALUE_KEPT: frozenset({"set", "octets"}),
+    EventKind.LARGE_VALUES_DROPPED: frozenset({"set", "values"}),
     EventKind.OPINION_RECEIVED: frozenset(
         {"partner", "surface", "set", "entry", "version", "algorithm", "verdict", "reasons"}
     ),

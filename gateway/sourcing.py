@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -43,7 +43,7 @@ from gateway.errors import (
     NotFoundError,
     OverloadedError,
 )
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, largevalues
 from gateway.exchange.ledger import withdraw_entries
 from gateway.exchange.shelf import block_id
 from gateway.exchange.withdrawals import Cause
@@ -68,7 +68,7 @@ class SourceLink(Protocol):
     """The server over some network. Failures are GatewayErrors."""
 
     async def page(self, path: str) -> bytes:
-        """The answer to a GET of the base URL and this path and query."""
+        """The answer to a GET of the base URL and this path and query: a page of entries, or a large fingerprint."""
 
 
 class Run(Protocol):
@@ -103,6 +103,7 @@ class Followed:
     updated: int = 0
     unchanged: int = 0
     withdrawn: int = 0
+    fingerprints: int = 0
     report: AdapterReport = field(default_factory=lambda: AdapterReport("ncmec"))
 
 
@@ -152,22 +153,30 @@ class Sourcing:
         after = max(state.since - OVERLAP_SECONDS, 0)
         return f"/v2/entries?from={_quoted(after)}&to={_quoted(until)}"
 
-    def take(self, asked: str, raw: bytes, followed: Followed) -> bool:
+    def read(self, raw: bytes, followed: Followed) -> SourcePage:
+        """The page that a server answered with. MalformedError, TooLargeError: it is none."""
+        return parse_page(raw, followed.report)
+
+    def keep(self, raw: bytes) -> bytes:
+        """Keep a large fingerprint for an entry that is taken in next; returns its SHA-256."""
+        return largevalues.keep(self._node, self._fresh.set_name, raw)
+
+    def take(self, asked: str, page: SourcePage, fetched: Mapping[str, dict[str, bytes]], followed: Followed) -> bool:
         """Take a page in; returns whether the window has another one.
 
         Args:
             asked: what `begin` gave.
+            fetched: by reference, the digests of large fingerprints that were kept.
 
         Raises:
             ConflictError: another node has gone on meanwhile.
         """
         name = self._fresh.set_name
-        page = parse_page(raw, followed.report)
         # 1. What is there is taken in as any list is. A crash after it leaves the page to be taken again, to no effect.
-        linked = [draft for draft, _ in page.linked if draft.digests]
+        linked = [draft._replace(digests=draft.digests | fetched.get(draft.source_ref, {})) for draft, _ in page.linked]
+        # An entry of which nothing could be had is left as it is: the server did not say that it ended.
+        linked = [draft for draft in linked if draft.digests]
         drafts: list[EntryDraft | DraftBatch] = [page.drafts, *linked]
-        for _, link in page.linked:
-            followed.report.drop(link.algorithm)
         if page.drafts.n or linked:
             tally = self._exchange.ledger.import_entries(name, drafts, actor=ACTOR, form="ncmec")
             followed.added += tally.added
@@ -178,8 +187,7 @@ class Sourcing:
             state = self._state(tx)
             if state.following and state.following != asked:
                 raise ConflictError("another node follows the server meanwhile")
-            ended = [*page.ended, *(draft.source_ref for draft, _ in page.linked if not draft.digests)]
-            followed.withdrawn += self._withdraw(tx, ended)
+            followed.withdrawn += self._withdraw(tx, page.ended)
             self._put(tx, self._moved(state, page))
         followed.pages += 1
         return bool(page.following)
@@ -257,8 +265,8 @@ async def follow(
     try:
         asked = await run(sourcing.begin)
         while asked is not None and followed.pages < MAX_PAGES:
-            raw = await link.page(asked)
-            more = await run(sourcing.take, asked, raw, followed)
+            page = await run(sourcing.read, await link.page(asked), followed)
+            more = await run(sourcing.take, asked, page, await _fetch(sourcing, link, run, page, followed), followed)
             on_page(followed)
             asked = await run(sourcing.begin) if more else None
     except GatewayError as error:
@@ -268,6 +276,25 @@ async def follow(
         raise
     await run(sourcing.end, "")
     return followed
+
+
+async def _fetch(
+    sourcing: Sourcing, link: SourceLink, run: Run, page: SourcePage, followed: Followed
+) -> dict[str, dict[str, bytes]]:
+    """Fetch and keep the large fingerprints of a page, one after the other; returns their digests by reference.
+
+    One that the server does not have, or that none is, is counted as dropped, and its entry comes without it.
+    """
+    fetched: dict[str, dict[str, bytes]] = {}
+    for draft, where in page.linked:
+        try:
+            digest = await run(sourcing.keep, await link.page(where.href))
+        except (NotFoundError, MalformedError):
+            followed.report.drop(where.algorithm)
+        else:
+            fetched[draft.source_ref] = {where.algorithm: digest}
+            followed.fingerprints += 1
+    return fetched
 
 
 async def follow_forever(sourcing: Sourcing, link: Callable[[], AbstractAsyncContextManager[SourceLink]]) -> None:

@@ -35,7 +35,7 @@ from gateway.errors import (
     StaleCursorError,
     VerificationError,
 )
-from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange, holding
+from gateway.exchange import CURSOR_MEDIA_TYPE, RECEIPT_MEDIA_TYPE, Exchange, holding, largevalues
 from gateway.gossip import ToldLog
 from gateway.interchange import START, Cursor, FeedHead, IdentityCard, KeyConfirmation
 from gateway.model import SET_NAME
@@ -657,6 +657,7 @@ class Schedule:
             with self._node.store.reading() as tx:
                 standing.check(tx, self._node)
             self._exchange.recovering.keep_house()
+            largevalues.tidy(self._node)
 
     def status(self) -> list[JobStatus]:
         """What the schedule did and will do, by partner."""

@@ -219,7 +219,7 @@ async def test_what_another_server_says_is_read_as_open_clients_read_it(xb: Exch
         "<soundtrack/>",
         deleted("never-held"),
     ]
-    followed = await run(xb, Recorded(page(*rows)))
+    followed = await run(xb, Recorded(page(*rows), NotFoundError("no such fingerprint")))
     assert (followed.report.read, followed.report.accepted, followed.report.refused) == (9, 7, 2)
     assert followed.report.dropped_fields == {"tmk_pdqf": 1, "md5": 2, "feedback": 1}
     assert held(xb, 1, 2, 3, 4) == {1, 2, 3, 4}
@@ -288,9 +288,14 @@ async def test_two_nodes_do_not_take_one_page_twice(xb: Exchange) -> None:
     assert not other.claim()
     asked = one.begin()
     assert asked is not None
-    one.take(asked, page(image("1", PRINT), following="/v2/entries?start=2"), Followed())
+
+    def take(sourcing: Sourcing, identifier: str) -> None:
+        said = sourcing.read(page(image(identifier, PRINT), following="/v2/entries?start=2"), Followed())
+        sourcing.take(asked, said, {}, Followed())
+
+    take(one, "1")
     with pytest.raises(ConflictError):
-        other.take(asked, page(image("2", PRINT), following="/v2/entries?start=2"), Followed())
+        take(other, "2")
 
 
 async def test_what_is_listed_as_never_again_does_not_come_in(xb: Exchange, clock: FakeClock) -> None:

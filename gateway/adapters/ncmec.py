@@ -35,10 +35,11 @@ TYPES: Mapping[str, str | None] = {
     "PDNA": "photodna",
     "NETCLEAN": None,
     "VIDENTIFIER": None,
-    "TMK_PDQF": None,
+    "TMK_PDQF": "tmk_pdqf",
     "SSVH_PDNA": None,
     "SSVH_SAFER_HASH": None,
 }
+LARGE: Mapping[str, str] = {"tmk_pdqf": "TMK_PDQF"}  # what an entry refers to, by our name
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _STAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{3})?Z", re.ASCII)
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -231,12 +232,20 @@ def _entry(one: str, owner: str, entry: Entry) -> str:
     code = CLASSIFICATIONS.get(entry.category)
     classification = f"<classification>{code}</classification>" if code else ""
     prints = "".join(_fingerprint(name, entry.digests[name]) for name in _ELEMENTS if name in entry.digests)
+    prints += "".join(_reference(entry.id, name) for name in LARGE if name in entry.digests)
     told = f"<timestamp>{stamp(entry.at)}</timestamp><id>{entry.id}</id>{classification}"
     return f"<{one}>{owner}{told}<fingerprints>{prints}</fingerprints></{one}>"
 
 
 # By our name, in the order of their schema.
+_LARGE_ELEMENTS = {"tmk_pdqf": "tmk-pdqf"}
 _ELEMENTS = {"md5": "md5", "sha1": "sha1", "photodna": "pdna", "pdq": "pdq"}
+
+
+def _reference(identifier: str, name: str) -> str:
+    """An empty element that says where a large fingerprint is: clients append it to their base URL."""
+    href = f"/v2/entries/{identifier}/fingerprints/{LARGE[name]}"
+    return f'<{_LARGE_ELEMENTS[name]} rel="self" href="{href}"/>'
 
 
 def _fingerprint(name: str, value: bytes) -> str:

@@ -58,6 +58,7 @@ def source_follow(shell: Shell) -> None:
         "updated": followed.updated,
         "unchanged": followed.unchanged,
         "withdrawn": followed.withdrawn,
+        "fingerprints": followed.fingerprints,
         "refused": report.refused,
         "dropped": report.dropped_fields,
     }

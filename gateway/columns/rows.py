@@ -114,7 +114,7 @@ _REGISTRY = (
     _digest(35, "ssdeep", 3, 6),
     _digest(36, "vpdq", 3, 7),
     _digest(37, "vendor", 3, 8),  # canonical JSON of {name: value}
-    _digest(38, "tmk_pdqf", 3, 9, 32),  # SHA-256 naming a row of the blob table; read, not yet produced
+    _digest(38, "tmk_pdqf", 3, 9, 32),  # SHA-256 of a large value, which lies beside the set
     _text(48, "series", 4),
     _text(64, "victim_ref", 5),
     _int(65, "status_at", 5),  # Unix seconds, 0 unknown

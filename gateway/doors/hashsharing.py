@@ -39,6 +39,7 @@ class HashSharingDoor:
 
     def __init__(self, exchange: Exchange, entrance: Entrance) -> None:
         self._windows = exchange.windows
+        self._values = exchange.surface_values
         self._entrance = entrance
         self._owner = Member(exchange.node.agency)
         self._clock = exchange.node.clock
@@ -50,6 +51,11 @@ class HashSharingDoor:
             web.get(f"{BASE}/v2/status", self._behind(self.get_status), allow_head=False),
             web.get(f"{BASE}/v2/members", self._behind(self.get_members), allow_head=False),
             web.get(f"{BASE}/v2/entries", self._behind(self.get_entries), allow_head=False),
+            web.get(
+                f"{BASE}/v2/entries/{{entry}}/fingerprints/{{type}}",
+                self._behind(self.get_fingerprint),
+                allow_head=False,
+            ),
             web.get(f"{BASE}/v2/categorizations", self._behind(self.get_categorizations), allow_head=False),
             web.get(f"{BASE}/v2/feedback/{{type}}/reasons", self._behind(self.get_reasons), allow_head=False),
             web.put(f"{BASE}/v2/entries/{{member}}/{{entry}}/{{type}}/feedback", feedback),
@@ -83,6 +89,24 @@ class HashSharingDoor:
             render=partial(render_page, self._owner),
         )
         return _xml(body)
+
+    async def get_fingerprint(self, request: web.Request, partner: str) -> web.StreamResponse:
+        """A large fingerprint of an entry, in pieces; where it has gone in between the answer breaks off."""
+        entry = _ENTRY.fullmatch(request.match_info["entry"])
+        algorithm = ncmec.TYPES.get(request.match_info["type"])
+        if entry is None or algorithm is None or algorithm not in ncmec.LARGE:
+            raise NotFoundError("no such fingerprint")
+        which = int(entry[1]), int(entry[2], 16)
+        value = await asyncio.to_thread(self._values.find, partner, str(SURFACE), which, algorithm)
+        first = await asyncio.to_thread(self._values.piece, partner, value, 0)
+        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+        response.content_length = value.row.octets
+        await response.prepare(request)
+        await response.write(first)
+        for number in range(1, value.pieces):
+            await response.write(await asyncio.to_thread(self._values.piece, partner, value, number))
+        await response.write_eof()
+        return response
 
     async def get_categorizations(self, _request: web.Request, partner: str) -> web.Response:
         """The categories that stand in what the partner may see."""

@@ -63,6 +63,7 @@ from gateway.exchange.opinions import Opinions
 from gateway.exchange.recovering import Recovering
 from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
 from gateway.exchange.shelf import Shelf
+from gateway.exchange.surfacevalues import SurfaceValues
 from gateway.exchange.windows import Windows
 from gateway.exchange.withdrawals import Withdrawals
 from gateway.interchange import (
@@ -113,6 +114,7 @@ class Exchange:
         self.ledger = Ledger(node, self.shelf, self.never_again)
         self.admission = Admission(node)
         self.windows = Windows(node, self.shelf, self.admission)
+        self.surface_values = SurfaceValues(node, self.windows, self.admission)
         self.collections = Collections(node, self.shelf, self.windows, self.admission)
         self.inbox = Inbox(node, self.shelf, self.ledger, self.admission)
         self.mailbox = Mailbox(node)

@@ -235,8 +235,10 @@ def _read_digest(text: str, place: str) -> list[Rows]:
         octets = bytes.fromhex(value if colon else text)
     except ValueError as error:
         raise MalformedError("not a hexadecimal digest", place=place) from error
-    sizes = {name: size for name, size in DIGEST_BYTES.items() if size == len(octets)}
-    algorithms = [name for name in sizes if not colon or name == named]
+    if column is not None and colon:
+        algorithms = [named] if column.width == len(octets) else []
+    else:
+        algorithms = [name for name, size in DIGEST_BYTES.items() if size == len(octets)]
     if not algorithms:
         raise MalformedError("no digest of this length is known", place=place)
     return [Rows.of(1, {algorithm: [octets]}) for algorithm in algorithms]

@@ -21,6 +21,7 @@ from gateway.columns.block import decode
 from gateway.columns.rows import COLUMNS, EXISTENCE, ColumnKind, Rows, integers
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, MalformedError
+from gateway.exchange import largevalues
 from gateway.exchange.changes import held_rows
 from gateway.exchange.labels import parsed_label
 from gateway.exchange.lookup import format_entry, parse_entry
@@ -99,6 +100,7 @@ def _set(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> No
     copies = list(_copies(tx, node, shelf, hold, _ids(tx, shelf, hash_set, asked)))
     hold.entries = len(copies)
     tx.holds.add(hold, copies)
+    largevalues.hold(tx, hold.set_id, [one.entry_id for one in copies], hold.id)
     details: dict[str, object] = {
         "hold": hold.id,
         "set": hash_set.name,
@@ -118,7 +120,9 @@ def _lift(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> N
 
 def _end(tx: Transaction, node: Node, hold: LegalHold, reason: str, proposal: str) -> None:
     tx.holds.drop(hold.id)
-    name = tx.sets.by_id(hold.set_id).name
+    hash_set = tx.sets.by_id(hold.set_id)
+    largevalues.release(node, tx, hash_set, hold.id)
+    name = hash_set.name
     details: dict[str, object] = {"hold": hold.id, "set": name, "entries": hold.entries, "reason": reason}
     if proposal:
         details["proposal"] = proposal

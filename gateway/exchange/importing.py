@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.audit import Event, EventKind
@@ -29,6 +29,7 @@ from gateway.columns.rows import (
     stretches_of,
     unmarked,
 )
+from gateway.exchange import largevalues
 from gateway.exchange.changes import Sums, counted, supersede
 from gateway.exchange.labels import LabelBook, SetDefaults, digest_key, recovered_meta
 from gateway.exchange.neveragain import Barred, Bars
@@ -154,11 +155,14 @@ class Batch:
                 # What partners gave back has no reference of ours any more: its strongest digest knows it again.
                 new = (group.known.entry_id == 0).nonzero()[0]
                 self._find_known(group, strongest_digest(group.rows), new)
-        changed = [_changed(group, tally) for group in _once_each(groups, tally)]
+        met = _once_each(groups, tally)
+        changed = [_changed(group, tally) for group in met]
+        named = [rows for group in met for rows in _naming_large(group)]
         # 4. Take what is superseded out of the sums, number the changes, add them. A block has one label and one shape.
         sums = Sums(self._tx, self._set_id, self._key)
         made, seq, next_entry = self._number([group for group in changed if group.rows.n], sums)
         if not made:
+            largevalues.note(self._node, self._tx, self._set, (), named)
             return tally
         # 5. Blocks, sums, set position and leaves, in the one commit of the caller's transaction.
         blocks, rows = [block for block, _ in made], [rows for _, rows in made]
@@ -168,6 +172,8 @@ class Batch:
         self._shelf.put(self._tx, self._set_id, CHANGES, blocks, first_leaf=leaf, rows=rows, arrived=now)
         self._tx.sets.advance(self._set_id, expected_seq=self._set.seq, seq=seq, next_entry=next_entry)
         sums.write()
+        updated = joined([group.known.entry_id for group in changed])
+        largevalues.note(self._node, self._tx, self._set, updated[updated > 0].tolist(), [*named, *rows])
         return tally
 
     def _labelled(self, batch: DraftBatch) -> list[_Group]:
@@ -311,6 +317,15 @@ def _once_each(groups: Sequence[_Group], tally: ImportTally) -> Sequence[_Group]
         kept.append(group.take(flagged([not entry or last[entry] == place for entry, place in pairs])))
     tally.repeated += len(ids) - sum(group.rows.n for group in kept)
     return kept
+
+
+def _naming_large(group: _Group) -> Iterator[Rows]:
+    """Of entries that are known already the large values that rows name for them, whether that changes them or not."""
+    for name in largevalues.ALGORITHMS:
+        if name in group.rows.columns:
+            known = chosen(group.known.entry_id > 0)
+            ids = group.known.entry_id.take(known)
+            yield group.rows.take(known).select([name]).with_columns({"entry_id": ids})
 
 
 def _changed(group: _Group, tally: ImportTally) -> _Group:

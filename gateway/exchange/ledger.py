@@ -13,7 +13,7 @@ from gateway.columns.block import Block, encode_block
 from gateway.columns.drafts import MAX_DRAFTS, DraftBatch, in_batches
 from gateway.columns.rows import Rows, constant, counting
 from gateway.errors import ConflictError, DeniedError, NotFoundError
-from gateway.exchange import listfile
+from gateway.exchange import largevalues, listfile
 from gateway.exchange.changes import Held, Sums, supersede
 from gateway.exchange.importing import Batch, ImportTally
 from gateway.exchange.labels import SetDefaults, digest_key, seal_digest_key
@@ -166,6 +166,7 @@ def withdraw_entries(
     seq = hash_set.seq + count
     tx.sets.advance(hash_set.id, expected_seq=hash_set.seq, seq=seq, next_entry=hash_set.next_entry)
     sums.write()
+    largevalues.forget(node, tx, hash_set, once)
     tell_holders(node, tx, hash_set, held, cause)
     forget_opinions(tx, hash_set.id, held)
     return held

@@ -21,6 +21,7 @@ from gateway.audit import Event, EventKind
 from gateway.columns import digest
 from gateway.columns.block import Block, decode, encode_block
 from gateway.columns.rows import Mask, Rows, constant, grouped
+from gateway.exchange import largevalues
 from gateway.exchange.changes import CONTENT_PARTS, Held, Sums, pack_items
 from gateway.exchange.labels import digest_key
 from gateway.exchange.ledger import forget_opinions, tell_holders, withdrawals
@@ -119,6 +120,8 @@ class Rewriting:
             self._shelf.put(tx, set_id, kind, blocks, first_leaf=leaf, items=items, arrived=arrived)
             leaf += len(blocks)
         tx.blocks.drop(set_id, [block_id(row) for row in done.old])
+        gone = [entry for one in done.held for entry in one.rows.ints("entry_id").tolist()]
+        largevalues.forget(self._node, tx, self._set, gone)
         if withdrawn:
             seq = self._set.seq + sum(block.header.count for block in withdrawn)
             tx.sets.advance(set_id, expected_seq=self._set.seq, seq=seq, next_entry=self._set.next_entry)

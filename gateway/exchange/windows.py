@@ -48,6 +48,7 @@ from gateway.columns.rows import (
     unmarked,
 )
 from gateway.errors import MalformedError, NotFoundError
+from gateway.exchange import largevalues
 from gateway.exchange.admission import Admission, Admitted, Seen, Served
 from gateway.exchange.shelf import Shelf, block_id
 from gateway.exchange.spans import Shown
@@ -59,7 +60,7 @@ from gateway.store.tables import BlockRow, OpinionRow
 
 PAGE_ITEMS = 1_000  # of one answer, as NCMEC's; some half a megabyte
 MAX_KEPT_ROWS = 131_072  # decoded and kept for the next page of the same blocks: some 15 MB
-DIGESTS = ("md5", "sha1", "pdq", "photodna")  # what the surface has a field for
+DIGESTS = ("md5", "sha1", "pdq", "photodna", *largevalues.ALGORITHMS)  # what the surface has a field for
 _TOLD = ("kind", "seq", "entry_id", "version", "changed_at", "media_type", "prev_seq", "prev_label")
 _DIGEST_GROUPS = (FieldGroup.CRYPTOGRAPHIC_DIGESTS, FieldGroup.PERCEPTUAL_DIGESTS)
 _MAC_BYTES = 16
@@ -91,7 +92,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An entry as the surface tells of it; of one that was deleted no digests and no category."""
+    """An entry as the surface tells of it; of one that was deleted no digests and no category.
+
+    `digests`: of a large value its SHA-256, and only where the value is there to be asked for.
+    """
 
     set_id: int
     entry_id: int
@@ -211,9 +215,10 @@ class Windows:
         with self._node.store.transaction() as tx:
             admitted = self._admission.admitted(tx, partner, surface)
             seen = next((one for one in admitted.sets if one.id == set_id), None)
-            version = None if seen is None else self._version(tx, seen, entry_id, algorithm)
-            if seen is None or version is None:
+            found = None if seen is None else self.fingerprint(tx, seen, entry_id, algorithm)
+            if seen is None or found is None:
                 raise NotFoundError("no such entry")
+            version = found[0]
             row = OpinionRow(
                 set_id=set_id,
                 entry_id=entry_id,
@@ -382,6 +387,9 @@ class Windows:
             for code in groups:
                 held = self._read(tx, found.block, code).take(found.at)
                 digests.update({name: _octets(held, name) for name in DIGESTS if name in held.columns})
+            for name in digests.keys() & largevalues.ALGORITHMS:
+                there = largevalues.known(self._node, tx, seen.id, digests[name])
+                digests[name] = [raw if known else b"" for raw, known in zip(digests[name], there, strict=True)]
         told = zip(
             rows.ints("entry_id").tolist(),
             found.times.tolist(),
@@ -393,7 +401,7 @@ class Windows:
             if is_deleted:
                 yield Item(seen.id, entry_id, time, media_type, True)
             else:
-                values = {name: held[at] for name, held in digests.items()}
+                values = {name: held[at] for name, held in digests.items() if held[at]}
                 yield Item(seen.id, entry_id, time, media_type, False, category, values)
 
     def _read(self, tx: Transaction, row: BlockRow, what: int | str) -> Rows:
@@ -410,8 +418,8 @@ class Windows:
         self._kept.move_to_end(key)
         return kept
 
-    def _version(self, tx: Transaction, seen: Seen, entry_id: int, algorithm: str) -> int | None:
-        """The version of an entry that the partner may see with this digest; None where it may not."""
+    def fingerprint(self, tx: Transaction, seen: Seen, entry_id: int, algorithm: str) -> tuple[int, bytes] | None:
+        """The version of an entry and its digest, where the partner may see the entry with this digest; else None."""
         with self._shelf.index(tx, seen.id) as index:
             located = index.locate(integers([entry_id]))
         row = tx.blocks.get(int(located.block_no[0])) if located.found[0] else None
@@ -420,7 +428,10 @@ class Windows:
         if row is None or shown is None or column.group not in [GROUP_CODES[group] for group in shown.groups]:
             return None
         held = decode(self._shelf.get(tx, row, [EXISTENCE, column.group]), ["version", algorithm])
-        return int(held.ints("version")[located.row[0]]) if algorithm in held.columns else None
+        if algorithm not in held.columns:
+            return None
+        at = located.row[0]
+        return int(held.ints("version")[at]), held.octets(algorithm)[at].tobytes()
 
 
 def _may_have(shown: Shown, label: int, first: int, last: int, window: Window) -> bool:

@@ -132,9 +132,9 @@ class PostgreSQL:
                     connection.execute(select(sql.setval(counter, select(sql.max(column)).scalar_subquery())))
 
     def scrub(self) -> None:
-        """The table with the keys of blocks is written anew: without its key a part of a block is noise."""
+        """The tables with the keys of blocks and of large values are written anew: without its key a part is noise."""
         with closing(self.engine.raw_connection()) as connection:
-            connection.cursor().execute("VACUUM FULL block")
+            connection.cursor().execute("VACUUM FULL block, large_value")
 
     def integrity(self, connection: Connection) -> str:
         """ "ok" when every row of every table can be read and every index is whole, else the first damage.

@@ -348,6 +348,36 @@ class CategoryTable(SQLModel, table=True):
     mac: bytes
 
 
+class LargeValueRow(SQLModel, table=True):
+    """A large value of an own set under its keyed name. `octets`: its length; `at`: when it came."""
+
+    __tablename__ = "large_value"
+    name: str = Field(primary_key=True)
+    set_id: int = Field(foreign_key="hash_set.id", index=True)
+    octets: int = Field(sa_type=BigInteger)
+    wrapped_key: bytes
+    at: int = Field(sa_type=BigInteger)
+
+
+class LargePiece(SQLModel, table=True):
+    """One sealed piece of a large value, numbered from 0."""
+
+    __tablename__ = "large_piece"
+    name: str = Field(primary_key=True, foreign_key="large_value.name")
+    number: int = Field(primary_key=True)
+    sealed: bytes
+
+
+class LargeUse(SQLModel, table=True):
+    """An entry that has a large value; with `hold`, the legal hold that keeps the value of this entry."""
+
+    __tablename__ = "large_use"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    entry_id: int = Field(primary_key=True, sa_type=WIDE)
+    hold: str = Field(primary_key=True)
+    name: str = Field(foreign_key="large_value.name", index=True)
+
+
 class Withdrawal(SQLModel, table=True):
     """Entries that were taken back: by us (`hub` is empty), or by whom we follow, who told us (`hub`).
 
