@@ -10,6 +10,7 @@ import typer
 
 from gateway.caserecord import CaseRecord, Contact
 from gateway.cases import CaseState, Statements, Taken
+from gateway.cli import caseforms
 from gateway.cli.caseview import case_lines, case_value, row_value
 from gateway.cli.shell import Shell, amount, bold, command, plain, when
 from gateway.errors import ConfigError, MalformedError, TooLargeError
@@ -144,6 +145,9 @@ def case_reopen(shell: Shell, *, case: Case) -> None:
     with shell.node() as node:
         row = Exchange(node).cases.reopen(case)
     shell.show({"case": row.id, "state": row.state}, f"Case {bold(row.id)} is {row.state} again.")
+
+
+caseforms.register(case_app)
 
 
 def _line(shell: Shell, row: CaseRow) -> dict[str, object]:
