@@ -35,7 +35,7 @@ from gateway.node import POLICY_META, WAITING_META, Node, awaits_restore
 from gateway.partners import record_policy
 from gateway.policy import SCHEMA
 from gateway.policyfolder import write_policy_folder
-from gateway.proposals import stored, verified_signers
+from gateway.proposals import SigningPasskey, passkey_of, stored, verified_signers
 from gateway.standing import PolicyWord, waiting_word
 from gateway.store import Transaction
 
@@ -236,12 +236,13 @@ def _lock(tx: Transaction, node: Node, files: Mapping[str, str], digest: str) ->
         people = {one.name: one.keys for one in tx.people.administrators()}
         given = sorted((one.administrator, one.signature) for one in tx.people.approvals(row.id))
         keys = {name: _key(text) for name, text in people.items()}
-        signers = verified_signers(statement.encode(), given, keys)
+        past = standing.roster(tx, node).past_passkeys
+        signers = verified_signers(statement.encode(), given, keys, past)
         found = sorted(key.key_set_id for key in signers.values())
         if not found or (word.key_ids and found != sorted(word.key_ids)):
             raise AuditBrokenError("the signatures of the policy in force are not those that the log tells of")
         signatures = [
-            {"administrator": name, "keys": people[name], "signature": base64.b64encode(raw).decode()}
+            _lock_signature(name, people[name], raw, passkey_of(statement.encode(), raw, past.get(name, ())))
             for name, raw in given
             if name in signers
         ]
@@ -255,6 +256,15 @@ def _lock(tx: Transaction, node: Node, files: Mapping[str, str], digest: str) ->
         "signatures": signatures,
     }
     return json.dumps(members, indent=2, sort_keys=True) + "\n"
+
+
+def _lock_signature(name: str, keys: str, raw: bytes, passkey: SigningPasskey | None) -> dict[str, object]:
+    signed: dict[str, object] = {
+        "administrator": name,
+        "keys": keys,
+        "signature": base64.b64encode(raw).decode(),
+    }
+    return signed if passkey is None else {**signed, "passkey": passkey.to_json()}
 
 
 def _files_before(tx: Transaction, node: Node, held: str, digest: str) -> Mapping[str, str]:

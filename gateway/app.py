@@ -27,6 +27,7 @@ from aiohttp import web
 
 from gateway.callers import Callers
 from gateway.config import Settings
+from gateway.console import build_console
 from gateway.doors.documents import DocumentsDoor
 from gateway.doors.entrance import Entrance
 from gateway.doors.guards import RunningServer, ServerLimits, run_server
@@ -88,6 +89,23 @@ async def start(exchange: Exchange, *, limits: ServerLimits | None = None) -> Ru
     return server
 
 
+async def start_console(exchange: Exchange, *, limits: ServerLimits | None = None) -> RunningServer | None:
+    """The console of one gateway, listening; None where the settings want none. The caller closes it."""
+    settings = exchange.node.settings
+    if not settings.console_url:
+        return None
+    parts = urlsplit(settings.console_url)
+    names = [parts.netloc] if parts.port else [parts.netloc, f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"]
+    return await run_server(
+        build_console(exchange),
+        host=settings.console_host,
+        port=settings.console_port,
+        ssl_context=tls_context(settings),
+        limits=limits or ServerLimits(max_connections=settings.max_connections),
+        allowed_hosts=names,
+    )
+
+
 async def serve(
     exchange: Exchange,
     *,
@@ -106,18 +124,23 @@ async def serve(
         Exception: what a background task failed with.
     """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    servers: list[RunningServer] = []
     try:
-        server = await start(exchange, limits=limits)
+        servers.append(await start(exchange, limits=limits))
+        console = await start_console(exchange)
+        servers += [console] if console else []
     except BaseException:
         for work in background:
             work.close()
+        for server in servers:
+            await server.close()
         raise
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     tasks = [asyncio.create_task(work) for work in background]
     waiting = asyncio.create_task(stop.wait())
     try:
-        ready(server.port)
+        ready(servers[0].port)
         await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
         for number in STOP_SIGNALS:
@@ -126,7 +149,7 @@ async def serve(
         for task in (waiting, *tasks):
             task.cancel()
         await asyncio.gather(waiting, *tasks, return_exceptions=True)
-        await server.close()
+        await asyncio.gather(*(server.close() for server in servers))
     for task in ended:
         with suppress(asyncio.CancelledError):
             task.result()  # raises what it failed with

@@ -2,8 +2,9 @@
 
 A proposal is a statement (`proposals`, contracts/approvals-1.md), and its id is the SHA-256 of its bytes. Rules:
 
-1. An administrator signs the statement itself (DSSE, both algorithms) with a key under a passphrase of their own. The
-   statement names the agency, so a signature given here says nothing anywhere else.
+1. An administrator signs the statement itself: with a key under a passphrase of their own (DSSE, both algorithms), or
+   with a passkey that administrators have added. The statement names the agency, so a signature given here says nothing
+   anywhere else.
 2. Signatures are verified again, against the administrators of this moment, whenever they are counted; who these are,
    and how many must sign, is itself proved by signatures (`standing`). What somebody wrote into the database counts
    for nothing, and neither does a number in the settings that is lower than the signed one.
@@ -25,7 +26,9 @@ from dataclasses import dataclass
 
 from gateway import standing
 from gateway.audit import EventKind
-from gateway.crypto import canonical, dsse
+from gateway.crypto import canonical, dsse, passkeys
+from gateway.crypto.keys import VerifyingKey
+from gateway.crypto.passkeys import Assertion
 from gateway.errors import (
     AuditBrokenError,
     ConflictError,
@@ -42,6 +45,7 @@ from gateway.proposals import (
     STATEMENT_TYPE,
     Arguments,
     Statement,
+    passkey_of,
     stored,
     verified_signers,
 )
@@ -91,7 +95,7 @@ class Act:
     `run` does it, within the transaction given; the last argument is the proposal's id, for the log. `difference` says
     what it would change as things stand, reading only; for a change that can no longer be made it may say nothing.
     `after` follows the commit, such as files beside the database; a crash may leave it undone, so that the next deed of
-    its kind does it as well.
+    its kind does it as well. `by_keys_alone`: partners verify its signatures, and they know no passkeys.
     """
 
     sentence: str
@@ -99,6 +103,7 @@ class Act:
     run: Callable[[Transaction, Node, Arguments, str], None]
     difference: Callable[[Transaction, Node, Arguments], Sequence[Change]] = _nothing
     after: Callable[[Node], None] = _no_more
+    by_keys_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +176,52 @@ class Approvals:
             ConflictError: the proposal is done or has expired, or its act cannot be done any more.
             AuditBrokenError: as `propose`.
         """
-        details: dict[str, object] = {"key_id": key.signing_key.public.key_set_id}
+
+        def signature(row: ProposalRow, people: Roster) -> bytes:
+            known = people.administrators.get(key.name)
+            if known is None or known != key.signing_key.public:
+                raise DeniedError(
+                    "this key is not an administrator's of this gateway", remedy="see `gateway admin list`"
+                )
+            return dsse.sign(STATEMENT_TYPE, row.statement.encode(), key.signing_key)
+
+        return self._sign(identifier, key.name, key.signing_key.public.key_set_id, signature)
+
+    def challenge(self, identifier: str) -> bytes:
+        """What a passkey signs to sign a proposal."""
+        with self._node.store.reading() as tx:
+            statement = tx.people.proposal(identifier).statement
+        return passkeys.challenge_of(STATEMENT_TYPE, statement.encode())
+
+    def sign_with_passkey(self, identifier: str, administrator: str, assertion: Assertion) -> Proposal:
+        """As `sign`, by what an administrator's passkey returned for the proposal's challenge.
+
+        Raises:
+            DeniedError: no passkey of theirs that administrators have added signed exactly this proposal; they have
+                signed already; or the act takes no passkeys.
+        """
+        raw = passkeys.dump_signature(assertion)
+
+        def signature(row: ProposalRow, people: Roster) -> bytes:
+            if self._act(row.act).by_keys_alone:
+                raise DeniedError(
+                    "partners verify the signatures of this act, and they know no passkeys",
+                    remedy="sign it on the gateway's machine: `gateway approval sign`",
+                )
+            own = people.passkeys.get(administrator, ()) if administrator in people.administrators else ()
+            if passkey_of(row.statement.encode(), raw, own) is None:
+                raise DeniedError(
+                    "this passkey does not sign for this administrator",
+                    remedy="administrators add it first; until then it only signs in",
+                )
+            return raw
+
+        return self._sign(identifier, administrator, "", signature)
+
+    def _sign(
+        self, identifier: str, name: str, key_id: str, signature: Callable[[ProposalRow, Roster], bytes]
+    ) -> Proposal:
+        details: dict[str, object] = {"key_id": key_id} if key_id else {}
         self.expire()
         try:
             with self._node.store.transaction() as tx:
@@ -179,22 +229,23 @@ class Approvals:
                 statement = stored(row)
                 details |= self._named(row.id, statement)
                 people = roster(tx, self._node)
-                self._check_may_sign(tx, row, statement, key, people)
-                signature = dsse.sign(STATEMENT_TYPE, row.statement.encode(), key.signing_key)
-                approval = ApprovalRow(
-                    proposal=row.id, administrator=key.name, signature=signature, at=self._node.clock()
-                )
+                raw = signature(row, people)
+                self._check_may_sign(tx, row, statement, name)
+                used = passkey_of(row.statement.encode(), raw, people.passkeys.get(name, ()))
+                if used is not None:
+                    details["key_id"] = used.passkey.key_id
+                approval = ApprovalRow(proposal=row.id, administrator=name, signature=raw, at=self._node.clock())
                 tx.people.add_approval(approval)
                 signed = self._signers(tx, row, people)
                 counted = {"signatures": len(signed), "quorum": people.quorum}
-                self._log(tx, EventKind.PROPOSAL_SIGNED, key.name, row.id, {**details, **counted})
+                self._log(tx, EventKind.PROPOSAL_SIGNED, name, row.id, {**details, **counted})
                 if len(signed) >= people.quorum:
-                    self._execute(tx, row, statement, signed, by=key.name)
+                    self._execute(tx, row, statement, signed, by=name)
                 standing.keep(tx, self._node)
         except OverloadedError:
             raise  # nothing was decided: the same try may succeed in a moment
         except GatewayError as error:
-            self._log_refusal(key.name, details, error)
+            self._log_refusal(name, details, error)
             raise
         found = self.get(row.id)
         if found.state == DONE:
@@ -209,24 +260,37 @@ class Approvals:
             DeniedError: the key is not its proposer's.
             ConflictError: the proposal is closed already.
         """
-        details: dict[str, object] = {"key_id": key.signing_key.public.key_set_id}
+        public = key.signing_key.public
+        return self._withdraw(identifier, key.name, public.key_set_id, lambda people: people.get(key.name) == public)
+
+    def withdraw_as(self, identifier: str, administrator: str, key_id: str) -> Proposal:
+        """As `withdraw`, by an administrator who has just proved at the console who they are.
+
+        Args:
+            key_id: of the passkey by which they did.
+        """
+        return self._withdraw(identifier, administrator, key_id, lambda people: administrator in people)
+
+    def _withdraw(
+        self, identifier: str, name: str, key_id: str, is_they: Callable[[Mapping[str, VerifyingKey]], bool]
+    ) -> Proposal:
+        details: dict[str, object] = {"key_id": key_id}
         self.expire()
         try:
             with self._node.store.transaction() as tx:
                 row = tx.people.proposal(identifier)
                 statement = stored(row)
                 details |= self._named(row.id, statement)
-                known = roster(tx, self._node).administrators.get(statement.by)
-                if key.name != statement.by or known != key.signing_key.public:
+                if name != statement.by or not is_they(roster(tx, self._node).administrators):
                     raise DeniedError("only whoever proposed it withdraws a proposal", remedy="let it expire, unsigned")
                 self._check_open(tx, row)
                 tx.people.set_proposal_state(row.id, WITHDRAWN)
                 closed = {**details, "reason": "withdrawn by its proposer"}
-                self._log(tx, EventKind.PROPOSAL_REFUSED, key.name, row.id, closed)
+                self._log(tx, EventKind.PROPOSAL_REFUSED, name, row.id, closed)
         except OverloadedError:
             raise
         except GatewayError as error:
-            self._log_refusal(key.name, details, error)
+            self._log_refusal(name, details, error)
             raise
         return self.get(row.id)
 
@@ -294,18 +358,13 @@ class Approvals:
                     remedy=f"sign it: `gateway approval sign {row.id[:12]} --admin NAME`",
                 )
 
-    def _check_may_sign(
-        self, tx: Transaction, row: ProposalRow, statement: Statement, key: PersonalKey, people: Roster
-    ) -> None:
-        known = people.administrators.get(key.name)
-        if known is None or known != key.signing_key.public:
-            raise DeniedError("this key is not an administrator's of this gateway", remedy="see `gateway admin list`")
+    def _check_may_sign(self, tx: Transaction, row: ProposalRow, statement: Statement, name: str) -> None:
         self._check_open(tx, row)
         if statement.expires <= self._node.clock():  # whatever the row says
             raise ConflictError("this proposal has expired", remedy="propose the act again if it is still needed")
         if statement.agency != self._node.agency:
             raise VerificationError("this proposal was made at another gateway")
-        if any(one.administrator == key.name for one in tx.people.approvals(row.id)):
+        if any(one.administrator == name for one in tx.people.approvals(row.id)):
             raise DeniedError("this administrator has signed already", remedy="another administrator must sign")
 
     def _check_open(self, tx: Transaction, row: ProposalRow) -> None:
@@ -318,7 +377,8 @@ class Approvals:
     def _signers(self, tx: Transaction, row: ProposalRow, people: Roster) -> dict[str, str]:
         """The administrators of now whose signatures over exactly this statement verify, with their key ids."""
         signatures = [(one.administrator, one.signature) for one in tx.people.approvals(row.id)]
-        found = verified_signers(row.statement.encode(), signatures, people.administrators)
+        own = None if self._act(row.act).by_keys_alone else people.passkeys
+        found = verified_signers(row.statement.encode(), signatures, people.administrators, own)
         return {name: key.key_set_id for name, key in found.items()}
 
     # Doing

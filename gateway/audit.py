@@ -130,6 +130,11 @@ class EventKind(StrEnum):
     WITHDRAWAL_BEGUN = "withdrawal_begun"
     WITHDRAWAL_ANSWERED = "withdrawal_answered"
     CASE_CHANGED = "case_changed"
+    PASSKEY_ADDED = "passkey_added"
+    PASSKEY_REMOVED = "passkey_removed"
+    CONSOLE_CHANGED = "console_changed"
+    CONSOLE_SESSION = "console_session"
+    CONSOLE_REFUSED = "console_refused"
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
@@ -140,6 +145,11 @@ _PAGE = ("set", "epoch", "from_seq", "until_seq", "view", "page_digest", "change
 MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.GATEWAY_INITIALISED: frozenset({"agency", "jurisdiction", "origin", "key_ids", "quorum", "demo"}),
     EventKind.ADMINISTRATOR_ADDED: frozenset({"administrator", "key_id", "quorum", "proposal"}),
+    EventKind.PASSKEY_ADDED: frozenset({"administrator", "key_id", "proposal"}),
+    EventKind.PASSKEY_REMOVED: frozenset({"administrator", "key_id", "proposal"}),
+    EventKind.CONSOLE_CHANGED: frozenset({"person", "deed", "roles", "key_id", "expires"}),
+    EventKind.CONSOLE_SESSION: frozenset({"session", "deed", "key_id", "reason"}),
+    EventKind.CONSOLE_REFUSED: frozenset({"person", "reason", "count"}),
     EventKind.PROPOSAL_MADE: frozenset({"proposal", "deed", "digest", "expires"}),
     EventKind.PROPOSAL_SIGNED: frozenset({"proposal", "deed", "digest", "key_id", "signatures", "quorum"}),
     EventKind.PROPOSAL_EXECUTED: frozenset({"proposal", "deed", "digest", "key_ids"}),

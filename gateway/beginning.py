@@ -178,5 +178,5 @@ def _signers(tx: Transaction, node: Node, proposal: str) -> tuple[Signed, ...]:
 
 
 RESTORE_ACTS: Mapping[str, Act] = {
-    ACT: Act("go on from a restored backup, in a new log", _subject, _begin_anew, _difference),
+    ACT: Act("go on from a restored backup, in a new log", _subject, _begin_anew, _difference, by_keys_alone=True),
 }

@@ -93,6 +93,11 @@ KEYS = {
     "max_envelope_bytes": Key("The largest envelope that is accepted, in bytes.", 65_536, 3 << 30),
     "max_connections": Key("The most connections that are open at once.", 4, 10_000),
     "requests_per_minute": Key("The most requests a minute from one partner.", 10, 100_000),
+    "console_url": Key(
+        "Where people reach the console: https, or http on localhost. No path. Empty: there is no console."
+    ),
+    "console_host": Key("The address on which the console listens."),
+    "console_port": Key("The port on which the console listens; 0 takes any free one.", 0, 65_535),
     "public_docs": Key("True: /docs and /openapi.yaml answer everybody; else only this machine."),
     "backup_recipients": Key("The offline keys that backups are sealed for: age1pq1 recipients, commas between."),
     "hashsharing_url": Key(
@@ -144,6 +149,9 @@ class Settings:
     max_envelope_bytes: int = 1 << 30
     max_connections: int = 256
     requests_per_minute: int = 600
+    console_url: str = ""
+    console_host: str = "127.0.0.1"
+    console_port: int = 8450
     public_docs: bool = False
     backup_recipients: str = ""
     hashsharing_url: str = ""
@@ -404,6 +412,26 @@ def _check_addresses(settings: Settings) -> None:
     bare = not (url.path.strip("/") or url.query or url.fragment or url.username or url.password)
     _check(host and port_ok and bare, "public_url", "is not scheme, host and port alone")
     _check(url.scheme == "https" or (url.scheme == "http" and _is_loopback(host)), "public_url", "is not https")
+    if settings.console_url:
+        _check_console(settings)
+
+
+def _check_console(settings: Settings) -> None:
+    """Browsers give passkeys to https alone, and to http where the page comes from `localhost`; never to an address."""
+    secure = settings.tls_files or _is_loopback(settings.console_host)
+    _check(secure, "console_host", "is no loopback address, and there is no TLS")
+    try:
+        url = urlsplit(settings.console_url)
+        host, port = url.hostname or "", url.port
+    except ValueError as error:
+        raise ConfigError("key 'console_url' is not a URL", place=SETTINGS_FILE) from error
+    named = host and not host.replace(".", "").isdigit() and ":" not in host
+    _check(named, "console_url", "names no host: passkeys are for a name, not for an address")
+    _check(url.scheme == "https" or (url.scheme == "http" and host == "localhost"), "console_url", "is not https")
+    # The origin as browsers write it, since it is compared with theirs.
+    default = {"https": 443, "http": 80}[url.scheme]
+    origin = f"{url.scheme}://{host}" + (f":{port}" if port not in (None, default) else "")
+    _check(settings.console_url == origin, "console_url", f"is not written as browsers write it: {origin}")
 
 
 def _is_loopback(host: str) -> bool:

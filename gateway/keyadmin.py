@@ -36,6 +36,7 @@ from gateway.model import AGENCY, MAX_TEXT_CHARS, int_member, require, text_memb
 from gateway.node import Node, log_origin, witness_name
 from gateway.ownkeys import issued_card
 from gateway.partners import ACTIVE, REMOVED, SUSPENDED, card_in
+from gateway.passkeyacts import PASSKEY_ACTS
 from gateway.policyacts import POLICY_ACTS
 from gateway.standing import founder_mac, keep, roster
 from gateway.store import Transaction
@@ -605,6 +606,7 @@ ACTS: Mapping[str, Act] = {
     "quorum_set": Act("set how many administrators must sign", _quorum_subject, _quorum_set, _quorum_difference),
     "resume": Act("go on after a pause or a suspension", _resume_subject, _resume, _resume_difference),
     **KEY_ACTS,
+    **PASSKEY_ACTS,
     **HOLD_ACTS,
     **POLICY_ACTS,
     **ENTRY_ACTS,

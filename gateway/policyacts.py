@@ -82,7 +82,8 @@ def _cancel(tx: Transaction, node: Node, arguments: Arguments, proposal: str) ->
 def _signers(tx: Transaction, node: Node, proposal: str) -> tuple[str, ...]:
     row = tx.people.proposal(proposal)
     given = [(one.administrator, one.signature) for one in tx.people.approvals(row.id)]
-    signed = verified_signers(row.statement.encode(), given, roster(tx, node).administrators)
+    people = roster(tx, node)
+    signed = verified_signers(row.statement.encode(), given, people.administrators, people.passkeys)
     return tuple(sorted(key.key_set_id for key in signed.values()))
 
 

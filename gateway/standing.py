@@ -11,7 +11,9 @@ Nobody who can write the database can change this. The audit log says who became
 4. So far the log was read, what it said is kept beside the rows under a MAC, so that each look only reads what came
    since. An older copy of it put back only means reading more: what came later is read again from the log.
 5. A leaf that is read is proved to stand under the newest signed checkpoint.
-6. The log of a restored gateway begins anew (`restoring`). Its leaf 0 names the digest of what the log before it said
+6. A passkey signs for an administrator from the executed proposal on that names its public key, until one that takes it
+   away, or until the administrator is removed. It is read from what was signed; no row is believed.
+7. The log of a restored gateway begins anew (`restoring`). Its leaf 0 names the digest of what the log before it said
    (`carry`); that is kept beside the rows, and read on from there as if the log had never ended.
 
 Names of administrators are given once: whoever was removed keeps the row, since old signatures are verified by it.
@@ -37,7 +39,7 @@ from gateway.keylife import KeyState
 from gateway.model import int_member, text_member, texts_member
 from gateway.node import POLICY_META, WAITING_META, Node, own_log
 from gateway.partners import REVOKED, card_in, fits, length_prefixed, put
-from gateway.proposals import LIFETIME_SECONDS, Statement, stored, verified_signers
+from gateway.proposals import LIFETIME_SECONDS, SigningPasskey, Statement, stored, verified_signers
 from gateway.store import Transaction
 from gateway.store.people import EVERYTHING
 from gateway.store.tables import AdministratorRow, PartnerRow
@@ -50,6 +52,8 @@ MAX_STANDING_BYTES = 4 << 20  # some thousand partners, and every change of offi
 MAX_ADMINISTRATOR_BYTES = 8 << 10  # two public keys are 2.7 KB in base64
 STALE_LEAVES = 2_000  # so many newer leaves are read in a few milliseconds; after more it is kept anew
 ADD, REMOVE, QUORUM = "administrator_add", "administrator_remove", "quorum_set"
+ADD_PASSKEY, REMOVE_PASSKEY = "passkey_add", "passkey_remove"
+Passkeys = Mapping[str, tuple[SigningPasskey, ...]]
 _REMEDY = "stop the gateway, keep everything as it is, and run `gateway audit verify`; a backup has the rows of before"
 _MAC_HEX_CHARS = 64
 
@@ -59,12 +63,14 @@ class Roster:
     """The administrators of now, and how many of them must sign.
 
     `signed` is the number that administrators themselves have set; `quorum` is never lower, and the settings may ask
-    for more.
+    for more. `passkeys` sign for administrators of now; `past_passkeys` are all that ever did, for old signatures.
     """
 
     administrators: Mapping[str, VerifyingKey]
     quorum: int
     signed: int
+    passkeys: Passkeys
+    past_passkeys: Passkeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +293,21 @@ def _roster(tx: Transaction, node: Node, standing: _Standing) -> Roster:
     # Verifying costs a millisecond for each signature there ever was; the same content needs it once.
     people = tuple((row.name, row.keys, row.proposal) for row in rows)
     try:
-        keys, signed = _replay(node.agency, standing.founding, standing.turns, people, tuple(proofs))
+        replayed = _replay(node.agency, standing.founding, standing.turns, people, tuple(proofs))
     except MalformedError as error:
         raise _broken("an administrator's row was not written by this gateway", "") from error
-    return Roster(keys, max(node.settings.quorum, signed), signed)
+    keys, signed = replayed.keys, replayed.quorum
+    return Roster(keys, max(node.settings.quorum, signed), signed, replayed.passkeys, replayed.past_passkeys)
+
+
+@dataclass(frozen=True, slots=True)
+class _Replayed:
+    """The administrators after all turns, the number that they have set, and their passkeys."""
+
+    keys: Mapping[str, VerifyingKey]
+    quorum: int
+    passkeys: Passkeys
+    past_passkeys: Passkeys
 
 
 _Proof = tuple[str, bytes, tuple[tuple[str, bytes], ...]]  # id, statement, (administrator, signature)
@@ -313,29 +330,45 @@ def _replay(
     turns: tuple[_Turn, ...],
     people: tuple[tuple[str, str, str], ...],
     proofs: tuple[_Proof, ...],
-) -> tuple[Mapping[str, VerifyingKey], int]:
-    """The administrators after all turns, each proved by those before it, and the number that they have set."""
+) -> _Replayed:
+    """What is after all turns, each proved by what was before it."""
     rows = {name: (keys, proposal) for name, keys, proposal in people}
     held: dict[str, VerifyingKey] = {}
+    passkeys: dict[str, tuple[SigningPasskey, ...]] = {}
+    past: dict[str, tuple[SigningPasskey, ...]] = {}
     quorum, remaining = founding, list(proofs)
     for turn in turns:
+        statement: Statement | None = None
         if turn.proposal:
-            _verify_turn(agency, turn, remaining.pop(0), held, quorum)
+            proof = remaining.pop(0)
+            statement = _verify_turn(agency, turn, proof, held=held, passkeys=passkeys, quorum=quorum)
         elif turn.act != ADD or len(held) >= max(turn.quorum, 1):
             raise _broken("an administrator was added without signatures, and there were enough to sign", turn.name)
-        if turn.act == ADD:
-            held[turn.name] = _row_key(rows, turn)
-        elif turn.act == REMOVE:
-            held.pop(turn.name, None)
-        else:
-            quorum = turn.quorum
+        match turn.act:
+            case "administrator_add":
+                held[turn.name] = _row_key(rows, turn)
+            case "administrator_remove":
+                held.pop(turn.name, None)
+                passkeys.pop(turn.name, None)
+            case "passkey_add":
+                assert statement is not None, "a passkey's turn without a proposal was refused above"
+                added = SigningPasskey.from_json(statement.arguments["passkey"])
+                passkeys[turn.name] = (*passkeys.get(turn.name, ()), added)
+                past[turn.name] = (*past.get(turn.name, ()), added)
+            case "passkey_remove":
+                kept = [one for one in passkeys.get(turn.name, ()) if one.passkey.key_id != turn.key_id]
+                passkeys[turn.name] = tuple(kept)
+            case _:
+                quorum = turn.quorum
     for name in sorted(rows.keys() - {turn.name for turn in turns if turn.act == ADD}):
         raise _broken("an administrator stands in the database of whom the log does not tell", name)
-    return held, quorum
+    return _Replayed(held, quorum, passkeys, past)
 
 
-def _verify_turn(agency: str, turn: _Turn, proof: _Proof, held: Mapping[str, VerifyingKey], quorum: int) -> None:
-    """The turn is what was signed, by as many administrators of that time as had to."""
+def _verify_turn(
+    agency: str, turn: _Turn, proof: _Proof, *, held: Mapping[str, VerifyingKey], passkeys: Passkeys, quorum: int
+) -> Statement:
+    """The statement of a turn, which is what was signed, by as many administrators of that time as had to."""
     _, raw, signatures = proof
     statement = Statement.parse(raw)
     said: Mapping[str, object] = statement.arguments
@@ -343,12 +376,18 @@ def _verify_turn(agency: str, turn: _Turn, proof: _Proof, held: Mapping[str, Ver
         same = said.get("name") == turn.name and VerifyingKey.from_json(said["keys"]).key_set_id == turn.key_id
     elif turn.act == REMOVE:
         same = said.get("name") == turn.name
+    elif turn.act == ADD_PASSKEY:
+        passkey = SigningPasskey.from_json(said.get("passkey")).passkey
+        same = said.get("administrator") == turn.name and passkey.key_id == turn.key_id
+    elif turn.act == REMOVE_PASSKEY:
+        same = said.get("administrator") == turn.name and said.get("key_id") == turn.key_id
     else:
         same = said.get("quorum") == turn.quorum
     if not same or (statement.act, statement.agency) != (turn.act, agency):
         raise _broken("an administrator's proposal is for something else", turn.name)
-    if len(verified_signers(raw, signatures, held)) < quorum:
+    if len(verified_signers(raw, signatures, held, passkeys)) < quorum:
         raise _broken("too few signatures prove a change of the administrators", turn.name)
+    return statement
 
 
 def _row_key(rows: Mapping[str, tuple[str, str]], turn: _Turn) -> VerifyingKey:
@@ -396,6 +435,8 @@ _KINDS = (
     EventKind.ADMINISTRATOR_ADDED,
     EventKind.ADMINISTRATOR_REMOVED,
     EventKind.QUORUM_CHANGED,
+    EventKind.PASSKEY_ADDED,
+    EventKind.PASSKEY_REMOVED,
     EventKind.PROPOSAL_EXECUTED,
     EventKind.PARTNER_ADDED,
     EventKind.PARTNER_CARD_CHANGED,
@@ -495,6 +536,10 @@ def _told(standing: _Standing, index: int, event: Event, *, demo: bool) -> _Stan
             key_id, quorum = text_member(details, "key_id"), int_member(details, "quorum")
             turn = _Turn(act, text_member(details, "administrator"), key_id, quorum, _proposal(details))
             return replace(standing, turns=(*standing.turns, turn))
+        case EventKind.PASSKEY_ADDED | EventKind.PASSKEY_REMOVED:
+            act = ADD_PASSKEY if event.kind is EventKind.PASSKEY_ADDED else REMOVE_PASSKEY
+            name, key_id = text_member(details, "administrator"), text_member(details, "key_id")
+            return replace(standing, turns=(*standing.turns, _Turn(act, name, key_id, 0, _proposal(details))))
         case EventKind.QUORUM_CHANGED:
             turn = _Turn(QUORUM, "", "", int_member(details, "new"), _proposal(details))
             return replace(standing, turns=(*standing.turns, turn))

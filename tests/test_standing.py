@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from authenticator import ORIGIN, PARTY, Authenticator
 from factory import (
     PASSPHRASE,
     FakeClock,
@@ -32,8 +33,9 @@ from factory import (
 from gateway import beginning, keyring, partners, standing
 from gateway.approvals import LIFETIME_SECONDS, STATEMENT_TYPE, Approvals, Arguments
 from gateway.audit import EventKind
-from gateway.crypto import canonical, dsse
+from gateway.crypto import canonical, dsse, passkeys
 from gateway.crypto.keys import SigningKey
+from gateway.crypto.passkeys import RelyingParty, to_base64url
 from gateway.errors import AuditBrokenError, GatewayError
 from gateway.exchange import Exchange
 from gateway.exchange.erasing import erase, reinstate
@@ -58,13 +60,18 @@ from gateway.keyadmin import (
 from gateway.keylife import KeyPurpose
 from gateway.keystore import Keystore, PersonalKey
 from gateway.node import Node
+from gateway.passkeyacts import add_passkey, remove_passkey
 from gateway.policyacts import activate_policy, cancel_policy
-from gateway.proposals import VERSION
+from gateway.proposals import VERSION, SigningPasskey
 from partner_simulator import held_entries
 
 NAMES = ("one", "two", "three", "stranger")
 ONE, TWO, THREE, STRANGER = (PersonalKey(name, SigningKey.generate(SeededRandom(name))) for name in NAMES)
 PEER = "XB-NCVI"
+_MADE = passkeys.verify_creation(
+    RelyingParty(PARTY, ORIGIN), b"0" * 32, Authenticator().create(to_base64url(b"0" * 32))
+)
+PASSKEY = SigningPasskey(_MADE, RelyingParty(PARTY, ORIGIN))
 
 
 @dataclass
@@ -145,6 +152,8 @@ def own_key(node: Node, purpose: KeyPurpose) -> str:
 SAMPLES: dict[str, Callable[[Bench], Arguments]] = {
     "administrator_add": lambda bench: add_administrator("four", STRANGER.signing_key.public)[1],
     "administrator_remove": lambda bench: remove_administrator("three", "moved")[1],
+    "passkey_add": lambda bench: add_passkey("one", PASSKEY)[1],
+    "passkey_remove": lambda bench: signing_passkey(bench),  # noqa: PLW0108  it is defined below
     "partner_add": lambda bench: add_partner(newer_card(bench.peer))[1],
     "partner_remove": lambda bench: remove_partner(PEER, "ended")[1],
     "partner_suspend": lambda bench: suspend_partner(PEER, "in doubt")[1],
@@ -167,6 +176,11 @@ SAMPLES: dict[str, Callable[[Bench], Arguments]] = {
     "entries_erase": lambda bench: erase(bench.node, ["ab" * 32], "XA District Court, order 7 of 2026")[1],
     "entries_reinstate": lambda bench: withdrawn(bench),  # noqa: PLW0108  it is defined below
 }  # fmt: skip
+
+
+def signing_passkey(bench: Bench) -> Arguments:
+    bench.do(add_passkey("one", PASSKEY))
+    return remove_passkey("one", PASSKEY.passkey.key_id, "lost")[1]
 
 
 def newer_card(node: Node) -> bytes:

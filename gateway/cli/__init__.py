@@ -26,6 +26,7 @@ ROOMS = {
     "admin": "people",
     "approval": "people",
     "partner": "people",
+    "console": "consoles",
     "key": "keys",
     "surface": "surfaces",
     "pause": "people",

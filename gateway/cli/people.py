@@ -11,7 +11,7 @@ from gateway.approvals import DONE, OPEN, Approvals, Arguments, Change, Proposal
 from gateway.cli import passphrases
 from gateway.cli.founding import card_lines, card_value
 from gateway.cli.shell import Shell, amount, bold, command, plain, when
-from gateway.errors import ConfigError, ConflictError, GatewayError
+from gateway.errors import ConfigError, ConflictError, DeniedError, GatewayError
 from gateway.home import ADMINISTRATORS
 from gateway.interchange import MAX_CARD_BYTES, IdentityCard, parse_card
 from gateway.keyadmin import (
@@ -422,6 +422,21 @@ def guarded(
     one = desk.sign(identifier, key)
     _show_outcome(shell, one)
     return one
+
+
+def personal_key(
+    shell: Shell, node: Node, admin: str, key_file: Path | None, passphrase_file: Path | None
+) -> PersonalKey:
+    """The key of an administrator of now, opened by their passphrase: who holds it is they.
+
+    Raises:
+        DeniedError: the key is no administrator's of this gateway.
+    """
+    key = _personal(shell, admin, key_file, passphrase_file)
+    with node.store.reading() as tx:
+        if roster(tx, node).administrators.get(key.name) != key.signing_key.public:
+            raise DeniedError("this key is not an administrator's of this gateway", remedy="see `gateway admin list`")
+    return key
 
 
 def _personal(shell: Shell, admin: str, key_file: Path | None, passphrase_file: Path | None) -> PersonalKey:

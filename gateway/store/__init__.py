@@ -30,6 +30,7 @@ from gateway.store import copying
 from gateway.store.alarms import Alarms
 from gateway.store.blocks import Blocks
 from gateway.store.cases import Cases
+from gateway.store.console import Console
 from gateway.store.duties import Duties
 from gateway.store.evidence import Evidence
 from gateway.store.holds import Holds
@@ -53,7 +54,7 @@ from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
 
-NEWEST_REVISION = "0015"  # of migrations/versions; a test holds both together
+NEWEST_REVISION = "0020"  # of migrations/versions; a test holds both together
 BUSY_TIMEOUT_MS = 60_000  # an import batch of another process holds the lock for a few seconds at most
 POOL_CONNECTIONS = 8
 
@@ -115,6 +116,7 @@ class Transaction:
     withdrawals: Withdrawals
     statuses: Statuses
     cases: Cases
+    console: Console
 
 
 class Store:
@@ -281,6 +283,7 @@ class Store:
             withdrawals=Withdrawals(connection),
             statuses=Statuses(connection),
             cases=Cases(connection),
+            console=Console(connection),
         )
 
 

@@ -1,0 +1,168 @@
+// What pages cannot do without a script: passkeys, numbers that change by themselves, keys, day and night.
+"use strict";
+
+(() => {
+  // Octets and text
+
+  const octets = (text) => Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (char) => char.charCodeAt(0));
+  const text = (buffer) =>
+    btoa(String.fromCharCode(...new Uint8Array(buffer))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+
+  // Asking the gateway
+
+  async function ask(address, fields = {}) {
+    const body = new URLSearchParams(fields);
+    body.set("form_token", document.body.dataset.formToken || "");
+    const answer = await fetch(address, { method: "POST", body, headers: { Accept: "application/json" }, redirect: "error" });
+    const value = await answer.json();
+    if (!answer.ok) throw new Error([value.message, value.remedy].filter(Boolean).join(". "));
+    return value;
+  }
+
+  // Passkeys (W3C WebAuthn Level 3)
+
+  async function create(options) {
+    const asked = structuredClone(options);
+    asked.challenge = octets(asked.challenge);
+    asked.user.id = octets(asked.user.id);
+    asked.excludeCredentials = asked.excludeCredentials.map((one) => ({ ...one, id: octets(one.id) }));
+    const made = await navigator.credentials.create({ publicKey: asked });
+    return JSON.stringify({
+      rawId: text(made.rawId),
+      response: {
+        clientDataJSON: text(made.response.clientDataJSON),
+        attestationObject: text(made.response.attestationObject),
+      },
+    });
+  }
+
+  async function sign(options) {
+    const asked = structuredClone(options);
+    asked.challenge = octets(asked.challenge);
+    asked.allowCredentials = asked.allowCredentials.map((one) => ({ ...one, id: octets(one.id) }));
+    const made = await navigator.credentials.get({ publicKey: asked });
+    return JSON.stringify({
+      rawId: text(made.rawId),
+      response: {
+        clientDataJSON: text(made.response.clientDataJSON),
+        authenticatorData: text(made.response.authenticatorData),
+        signature: text(made.response.signature),
+      },
+    });
+  }
+
+  const STEP_UP_MARGIN = 240; // seconds; the gateway takes a proof for five minutes
+  async function stepUp() {
+    if (Date.now() / 1000 - Number(document.body.dataset.steppedUp || 0) < STEP_UP_MARGIN) return;
+    const { publicKey } = await ask("/step-up/begin");
+    await ask("/step-up/complete", { response: await sign(publicKey) });
+    document.body.dataset.steppedUp = String(Date.now() / 1000);
+  }
+
+  const WORDS = {
+    NotAllowedError: "The passkey was not used: it was cancelled, or took too long.",
+    InvalidStateError: "This key is registered already.",
+    SecurityError: "This address is not the one that the console was set up for.",
+  };
+  const say = (error) => WORDS[error.name] || error.message || "It did not work.";
+
+  function within(form, work) {
+    const problem = form.querySelector("[data-problem]") || document.querySelector("[data-busy]");
+    const buttons = form.querySelectorAll("button");
+    problem.textContent = "";
+    buttons.forEach((one) => (one.disabled = true));
+    return work().catch((error) => {
+      problem.textContent = say(error);
+    }).finally(() => buttons.forEach((one) => (one.disabled = false)));
+  }
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    const { passkey, begin, complete } = form.dataset;
+    if (form.dataset.ask && !window.confirm(form.dataset.ask)) {
+      event.preventDefault();
+    } else if (passkey) {
+      event.preventDefault();
+      within(form, async () => {
+        if ("guardedPasskey" in form.dataset) await stepUp();
+        const { publicKey } = await ask(begin);
+        const fields = Object.fromEntries(new FormData(form));
+        fields.response = await (passkey === "create" ? create : sign)(publicKey);
+        const { to } = await ask(complete, fields);
+        location.assign(to);
+      });
+    } else if ("guarded" in form.dataset) {
+      event.preventDefault();
+      within(form, async () => {
+        await stepUp();
+        HTMLFormElement.prototype.submit.call(form);
+      });
+    }
+  });
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-step-up]");
+    if (button) {
+      document.body.dataset.steppedUp = "0";
+      within(button.parentElement, async () => {
+        await stepUp();
+        history.back();
+      });
+    }
+  });
+
+  // Numbers that change by themselves: the gateway sends the same part of the page again
+
+  const trusted = window.trustedTypes
+    ? window.trustedTypes.createPolicy("gateway", { createHTML: (html) => html })
+    : { createHTML: (html) => html };
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const source = new EventSource(part.dataset.live);
+    source.onmessage = (event) => {
+      const open = new Set([...part.querySelectorAll("details[open][id]")].map((one) => one.id));
+      const focus = part.contains(document.activeElement) ? document.activeElement.id : "";
+      part.innerHTML = trusted.createHTML(event.data);
+      open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
+      if (focus) document.getElementById(focus)?.focus();
+    };
+  }
+
+  // Keys: "g" and a letter leads to a screen, "/" to the search
+
+  let waiting = 0;
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+    if (event.key === "/") {
+      const search = document.querySelector("[data-search]");
+      if (search) {
+        event.preventDefault();
+        search.focus();
+      }
+    } else if (event.key === "g") {
+      waiting = Date.now();
+    } else if (Date.now() - waiting < 1500) {
+      waiting = 0;
+      document.querySelector(`nav [data-key="${CSS.escape(event.key)}"]`)?.click();
+    }
+  });
+
+  // Day and night: as the system has it, unless somebody chose
+
+  const button = document.querySelector("[data-theme-button]");
+  const dark = () => {
+    const chosen = document.documentElement.dataset.theme;
+    return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  };
+  const chosen = localStorage.getItem("theme");
+  if (chosen === "dark" || chosen === "light") document.documentElement.dataset.theme = chosen;
+  if (button) {
+    const label = () => (button.textContent = dark() ? "Light" : "Dark");
+    button.hidden = false;
+    label();
+    button.addEventListener("click", () => {
+      document.documentElement.dataset.theme = dark() ? "light" : "dark";
+      localStorage.setItem("theme", document.documentElement.dataset.theme);
+      label();
+    });
+  }
+})();

@@ -1,0 +1,97 @@
+"""The console's main paths in a real browser, with passkeys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from console_browser import Browser, browser, console_node, personal, serving_console
+from gateway.console import ROUTES
+from gateway.exchange import Exchange
+from gateway.keyadmin import approvals, remove_administrator
+from gateway.signin import Role
+from gateway.standing import roster
+
+pytestmark = pytest.mark.slow
+
+
+def let_sign(page: Browser, exchange: Exchange, name: str) -> None:
+    """The passkey of whoever is signed in is proposed to sign, and added by two keys."""
+    page.get("/me")
+    page.click("Ask the administrators")
+    page.wait_for_heading("Let a passkey sign")
+    identifier = page.driver.current_url.split("/")[-1].split("?")[0]
+    desk = approvals(exchange.node)
+    for one in ("alice", "bob"):
+        desk.sign(identifier, personal(one))
+    assert name in desk.get(identifier).subject
+
+
+def test_two_administrators_with_two_browsers_do_a_guarded_act(tmp_path: Path) -> None:
+    node = console_node(tmp_path, administrators=("alice", "bob"), quorum=2)
+    exchange = Exchange(node)
+    with serving_console(exchange), browser() as first, browser() as second:
+        first.sign_up(exchange, "alice", Role.ADMINISTRATOR)
+        second.sign_up(exchange, "bob", Role.ADMINISTRATOR)
+        let_sign(first, exchange, "alice")
+        let_sign(second, exchange, "bob")
+        desk = approvals(node)
+        desk.propose(*remove_administrator("bob", "moved"), by="alice")
+        # With two administrators and a quorum of two nobody may go: the page says so, and keeps no signature.
+        first.get("/approvals")
+        first.click("End somebody's time as administrator")
+        first.click("Sign with your passkey")
+        first.wait(lambda _: "alice (1 of 2)" in first.text)
+        second.get(first.driver.current_url.removeprefix(first.address).split("?")[0])
+        second.click("Sign with your passkey")
+        second.wait(lambda _: "add another one first" in second.text)
+        with node.store.reading() as tx:
+            assert "bob" in roster(tx, node).administrators
+        assert first.complaints() + second.complaints() == [] or all(
+            "409" in one for one in first.complaints() + second.complaints()
+        )
+
+
+def test_somebody_is_invited_comes_in_and_goes(tmp_path: Path) -> None:
+    node = console_node(tmp_path, administrators=("alice",))
+    exchange = Exchange(node)
+    with serving_console(exchange), browser() as first, browser() as second:
+        first.sign_up(exchange, "alice", Role.ADMINISTRATOR)
+        first.get("/people")
+        first.fill("name", "dora")
+        first.driver.find_element("name", "role_analyst").click()
+        first.click("Invite")
+        first.wait_for_heading("People")
+        first.wait(lambda _: first.driver.find_elements("css selector", "[data-link]"))
+        link = first.driver.find_element("css selector", "[data-link]").text
+        second.address = first.address
+        second.driver.get(link)
+        second.click("Register a passkey")
+        second.wait_for_heading("Now")
+        second.click("Sign out")
+        second.wait_for_heading("Sign in")
+        second.click("Sign in with a passkey")
+        second.wait_for_heading("Now")
+        second.get("/people")
+        assert second.headings() == ["There is nothing here"]
+        assert first.complaints() == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_no_page_keeps_anybody_out(tmp_path: Path, dark: bool) -> None:
+    """axe-core finds nothing on any page, by day and by night, and pages keep to their own policy."""
+    node = console_node(tmp_path, administrators=("alice",))
+    exchange = Exchange(node)
+    with serving_console(exchange), browser(dark=dark) as page:
+        page.address = node.settings.console_url
+        pages = [route.path for route in ROUTES if route.method == "GET" and "{" not in route.path and not route.live]
+        found = {}
+        page.get("/sign-in")
+        found["/sign-in"] = page.violations()
+        page.sign_up(exchange, "alice", *Role)
+        for path in pages:
+            page.get(path)
+            found[path] = page.violations()
+        assert {path: violations for path, violations in found.items() if violations} == {}
+        assert page.complaints() == []

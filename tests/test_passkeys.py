@@ -1,0 +1,105 @@
+"""Passkeys: what an authenticator signs, and every way in which it could be for something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from authenticator import ORIGIN, PARTY, Authenticator
+from gateway.crypto import passkeys
+from gateway.crypto.passkeys import Passkey, RelyingParty, to_base64url
+from gateway.errors import GatewayError, MalformedError
+
+HERE = RelyingParty(PARTY, ORIGIN)
+CHALLENGE = b"a challenge of tests, 32 bytes.."
+WRITTEN = to_base64url(CHALLENGE)
+LIES: list[dict[str, Any]] = [
+    {"said": to_base64url(b"another challenge")},
+    {"origin": "http://localhost:9999"},
+    {"origin": "https://evil.example"},
+    {"origin": "http://localhost:8450.evil.example"},
+    {"cross_origin": True},
+    {"party": "evil.example"},
+    {"verified": False},
+    {"present": False},
+]
+
+
+def registered(authenticator: Authenticator) -> Passkey:
+    return passkeys.verify_creation(HERE, CHALLENGE, authenticator.create(WRITTEN))
+
+
+@pytest.mark.parametrize("kind", ["es256", "ed25519", "rs256"])
+def test_a_passkey_is_registered_and_signs(kind: str) -> None:
+    authenticator = Authenticator(kind=kind)
+    passkey = registered(authenticator)
+    assert passkey.credential == authenticator.credential
+    assertion = passkeys.parse_assertion(authenticator.get(WRITTEN))
+    passkeys.verify_assertion(HERE, CHALLENGE, assertion, passkey)
+    again = passkeys.parse_signature(passkeys.dump_signature(assertion))
+    passkeys.verify_assertion(HERE, CHALLENGE, again, passkey)
+
+
+@pytest.mark.parametrize("lie", [*LIES, {"kind": "webauthn.get"}])
+def test_a_key_made_for_something_else_is_not_registered(lie: dict[str, Any]) -> None:
+    with pytest.raises(GatewayError):
+        passkeys.verify_creation(HERE, CHALLENGE, Authenticator().create(WRITTEN, **lie))
+
+
+@pytest.mark.parametrize("lie", [*LIES, {"kind": "webauthn.create"}])
+def test_a_signature_for_something_else_is_refused(lie: dict[str, Any]) -> None:
+    authenticator = Authenticator()
+    passkey = registered(authenticator)
+    assertion = passkeys.parse_assertion(authenticator.get(WRITTEN, **lie))
+    with pytest.raises(GatewayError):
+        passkeys.verify_assertion(HERE, CHALLENGE, assertion, passkey)
+
+
+def test_any_flipped_bit_of_an_assertion_is_refused() -> None:
+    authenticator = Authenticator(kind="ed25519")
+    passkey = registered(authenticator)
+    whole = passkeys.parse_assertion(authenticator.get(WRITTEN))
+    for name in ("authenticator_data", "client_data", "signature"):
+        octets = getattr(whole, name)
+        for place in range(len(octets)):
+            changed = bytearray(octets)
+            changed[place] ^= 1 << place % 8
+            members = {
+                one: getattr(whole, one) for one in ("credential", "authenticator_data", "client_data", "signature")
+            }
+            with pytest.raises(GatewayError):
+                passkeys.verify_assertion(
+                    HERE, CHALLENGE, passkeys.Assertion(**{**members, name: bytes(changed)}), passkey
+                )
+
+
+def test_another_key_signs_nothing_for_this_one() -> None:
+    mine, theirs = Authenticator("mine"), Authenticator("theirs")
+    theirs.credential = mine.credential
+    with pytest.raises(GatewayError):
+        passkeys.verify_assertion(HERE, CHALLENGE, passkeys.parse_assertion(theirs.get(WRITTEN)), registered(mine))
+
+
+def test_a_short_rsa_key_is_not_taken() -> None:
+    with pytest.raises(MalformedError):
+        registered(Authenticator(kind="rs256", bits=1024))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, [], {}, {"response": {}}, {"rawId": "AA", "response": {"clientDataJSON": "e30"}},
+     {"rawId": "AA==", "response": {"clientDataJSON": "!!"}}],
+)  # fmt: skip
+def test_what_is_no_answer_of_a_browser_is_refused(answer: object) -> None:
+    with pytest.raises(GatewayError):
+        passkeys.verify_creation(HERE, CHALLENGE, answer)
+    with pytest.raises(MalformedError):
+        passkeys.parse_assertion(answer)
+
+
+def test_one_octet_string_has_one_spelling() -> None:
+    assert passkeys.from_base64url("AA") == b"\0"
+    for other in ("AB", "AA==", "A", "A A", "AA\n", "+A"):
+        with pytest.raises(MalformedError):
+            passkeys.from_base64url(other)
