@@ -116,3 +116,22 @@ def test_validate_of_a_file_with_a_refused_case_fails(desk: Path) -> None:
     assert "1 of 2 cases would be refused" in said.stderr
     (desk / "cases.json").write_text(json.dumps({"format": "case-json 1", "cases": [good]}))
     assert value_of("validate", "cases.json")["accepted"] == 1
+
+
+def test_a_table_comes_into_the_inbox_as_a_report_does(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_DEMO_ARGON2_KIB", "8192")
+    (desk / "pass").write_text("a long passphrase\n")
+    (desk / "pass").chmod(0o600)
+    monkeypatch.setenv("GATEWAY_PASSPHRASE_FILE", "pass")
+    founded = CliRunner().invoke(app, ["init", "--demo", "--agency", "XA-NCVI", "--name", "Unit"], prog_name="gateway")
+    assert founded.exit_code == 0, founded.stderr
+    header = "originator,reference,version,opened,updated,place_1_country,place_1_confidence,place_1_source\n"
+    (desk / "cases.csv").write_text(
+        f"{header}XA-NCVI,A-1,1,{DAY},{DAY},XD,80,analyst\nXA-NCVI,A-2,1,{DAY},{DAY},xd,1,x\n"
+    )
+    told = value_of("import", "cases.csv")
+    assert (told["format"], told["read"], len(told["cases"])) == ("case_csv", 2, 1)
+    assert told["refused"] == [{"line": 3, "field": "place_1_source", "reason": told["refused"][0]["reason"]}]
+    assert value_of("inbox")[0]["case"] == told["cases"][0]["case"]
+    (desk / "part.xml").write_bytes(dump_case(full_case(), [FieldGroup.EXISTENCE]))
+    assert "only a part" in gateway("import", "part.xml", exit_code=3).stderr

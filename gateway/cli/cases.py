@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gateway.adapters.cases import CASE_READERS, SNIFF_BYTES, CaseOptions, read_cases, sniff_cases
 from gateway.caserecord import CaseRecord, Contact
 from gateway.cases import CaseState, Statements, Taken
 from gateway.cli import caseforms
@@ -17,13 +19,11 @@ from gateway.errors import ConfigError, MalformedError, TooLargeError
 from gateway.exchange import Exchange
 from gateway.model import AdapterReport, HandlingCode, Purpose
 from gateway.store.tables import CaseRow
-from gateway.vidx import parse_case
 
 case_app = typer.Typer(
     add_completion=False, help="Cases: who is looked for, where, and who works on it.", no_args_is_help=True
 )
 COMMANDS = {"case": case_app}
-FORMATS = ("vidx",)
 MAX_FILE_BYTES = 64 << 20  # metadata of some thousand cases; what is larger holds more than metadata
 CASE_COLUMNS = {
     "case": "case",
@@ -38,19 +38,20 @@ CASE_COLUMNS = {
 TAKEN_COLUMNS = {"case": "case", "outcome": "outcome", "missing": "missing"}
 Case = Annotated[str, typer.Argument(metavar="CASE", help="The case, or the beginning of its id.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The file that the case system wrote.")]
-Format = Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")]
+Format = Annotated[str, typer.Option("--format", help=f"One of {', '.join(CASE_READERS)}; else it is recognised.")]
+Scheme = Annotated[str, typer.Option(help="The scheme of bare category numbers.")]
 
 
 @command(case_app, "import")
-def case_import(shell: Shell, *, file: File, form: Format = "vidx") -> None:
+def case_import(shell: Shell, *, file: File, form: Format = "", category_scheme: Scheme = "") -> None:
     """Take cases out of a file of our own case system. One that lacks a field that law needs waits in the inbox."""
-    _take_in(shell, file, form, update=False)
+    _take_in(shell, file, form, category_scheme, update=False)
 
 
 @command(case_app, "update")
-def case_update(shell: Shell, *, file: File, form: Format = "vidx") -> None:
+def case_update(shell: Shell, *, file: File, form: Format = "", category_scheme: Scheme = "") -> None:
     """Take newer versions of known cases out of a file. An older version is refused."""
-    _take_in(shell, file, form, update=True)
+    _take_in(shell, file, form, category_scheme, update=True)
 
 
 @command(case_app, "inbox")
@@ -155,15 +156,16 @@ def _line(shell: Shell, row: CaseRow) -> dict[str, object]:
     return value if shell.as_json else {**value, "arrived": when(row.arrived)}
 
 
-def _take_in(shell: Shell, file: Path, form: str, *, update: bool) -> None:
+def _take_in(shell: Shell, file: Path, form: str, category_scheme: str, *, update: bool) -> None:
     with shell.node() as node:
-        records, report = _read(file, form)
-        taken: list[Taken] = Exchange(node).cases.take_in(records, form=form, update=update)
+        options = CaseOptions(node.agency, category_scheme, node.clock())
+        records, report = _read(file, form, options)
+        taken: list[Taken] = Exchange(node).cases.take_in(records, form=report.format, update=update)
     rows: list[dict[str, object]] = [
         {"case": one.case, "outcome": one.outcome, "missing": list(one.missing)} for one in taken
     ]
     told = {
-        "format": form,
+        "format": report.format,
         "read": report.read,
         "refused": [{"line": one.line, "field": one.field, "reason": one.reason} for one in report.refused_rows],
         "dropped": dict(sorted(report.dropped_fields.items())),
@@ -181,10 +183,8 @@ def _take_in(shell: Shell, file: Path, form: str, *, update: bool) -> None:
         shell.note("What is missing a person states: gateway case complete CASE …")
 
 
-def _read(file: Path, form: str) -> tuple[list[CaseRecord], AdapterReport]:
+def _read(file: Path, form: str, options: CaseOptions) -> tuple[list[CaseRecord], AdapterReport]:
     """The records of a file, read whole, and what became of the rest of it."""
-    if form not in FORMATS:
-        raise MalformedError("the format is not known", remedy=f"the formats are {', '.join(FORMATS)}")
     try:
         with file.open("rb") as source:
             raw = source.read(MAX_FILE_BYTES + 1)
@@ -192,7 +192,8 @@ def _read(file: Path, form: str) -> tuple[list[CaseRecord], AdapterReport]:
         raise ConfigError(f"the file cannot be read: {error.strerror}", place="FILE") from error
     if len(raw) > MAX_FILE_BYTES:
         raise TooLargeError(f"a file of cases has at most {MAX_FILE_BYTES >> 20} MiB")
-    return [parse_case(raw, drafts=True).record], AdapterReport(form, read=1, accepted=1)
+    report = AdapterReport(form or sniff_cases(raw[:SNIFF_BYTES]) or "")
+    return list(read_cases(BytesIO(raw), report.format, report, options=options)), report
 
 
 def _day(text: str) -> date:
