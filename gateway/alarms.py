@@ -69,6 +69,7 @@ class AlarmKind(StrEnum):
     ACKNOWLEDGEMENT_OVERDUE = "acknowledgement_overdue"
     WITHDRAWAL_OVERDUE = "withdrawal_overdue"
     CASE_REVIEW_DUE = "case_review_due"
+    KNOWN_GOOD_LISTED = "known_good_listed"
     TEST = "test"
 
 
@@ -92,6 +93,7 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.ACKNOWLEDGEMENT_OVERDUE: "`gateway duties list` names the sets; ring the partner up",
     AlarmKind.WITHDRAWAL_OVERDUE: "`gateway withdrawal status --outstanding` names who has not answered: ring them up",
     AlarmKind.CASE_REVIEW_DUE: "look at it and state a new date, `gateway case complete --review-on`, or let it go",
+    AlarmKind.KNOWN_GOOD_LISTED: "ring the owner of the set up, whose list may be poisoned: no program acts on these",
     AlarmKind.TEST: "nothing: the alarm command works",
 }
 # Raised and closed by `sweep` alone; the others by the deeds that find them, and by people.

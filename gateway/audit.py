@@ -74,6 +74,8 @@ class EventKind(StrEnum):
     SURFACE_VALUE_SERVED = "surface_value_served"
     OPINION_RECEIVED = "opinion_received"
     OPINION_GIVEN = "opinion_given"
+    ALLOW_LIST_CHANGED = "allow_list_changed"
+    CATEGORY_TABLE_ACTIVATED = "category_table_activated"
     OPINION_HEARD = "opinion_heard"
     LARGE_VALUE_KEPT = "large_value_kept"
     LARGE_VALUES_DROPPED = "large_values_dropped"
@@ -184,6 +186,10 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.OPINION_RECEIVED: frozenset(
         {"partner", "surface", "set", "entry", "version", "algorithm", "verdict", "reasons"}
     ),
+    EventKind.ALLOW_LIST_CHANGED: frozenset(
+        {"list", "name", "state", "digests", "refused", "list_head", "reason", "proposal"}
+    ),
+    EventKind.CATEGORY_TABLE_ACTIVATED: frozenset({"scheme", "version", "table", "previous", "proposal"}),
     EventKind.OPINION_GIVEN: frozenset({"set", "verdict", "reason", "number", "entries", "entry"}),
     EventKind.OPINION_HEARD: frozenset({"partner", "set", "verdict", "reason", "number", "entries", "taken"}),
     EventKind.PAGE_APPLIED: frozenset({*_MESSAGE, "refused", "blocks", *_PAGE}),

@@ -29,6 +29,7 @@ from gateway.crypto.keys import VerifyingKey
 from gateway.errors import ConflictError, DeniedError, MalformedError, PartnerError
 from gateway.exchange.erasing import ENTRY_ACTS
 from gateway.exchange.holding import HOLD_ACTS
+from gateway.exchange.knowngood import ALLOW_LIST_ACTS
 from gateway.home import QUORUM_META
 from gateway.interchange import IdentityCard, parse_card
 from gateway.keyacts import KEY_ACTS
@@ -610,5 +611,6 @@ ACTS: Mapping[str, Act] = {
     **HOLD_ACTS,
     **POLICY_ACTS,
     **ENTRY_ACTS,
+    **ALLOW_LIST_ACTS,
     **RESTORE_ACTS,
 }

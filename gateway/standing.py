@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from gateway import audit
@@ -41,12 +41,13 @@ from gateway.node import POLICY_META, WAITING_META, Node, own_log
 from gateway.partners import REVOKED, card_in, fits, length_prefixed, put
 from gateway.proposals import LIFETIME_SECONDS, SigningPasskey, Statement, stored, verified_signers
 from gateway.store import Transaction
+from gateway.store.allowlists import IN_FORCE
 from gateway.store.people import EVERYTHING
 from gateway.store.tables import AdministratorRow, PartnerRow
 
 STANDING_META = "standing"  # where the database keeps what was read, under its MAC
 CARRIED_META = "standing carried over"  # … and what the log before this one said, under the digest in leaf 0
-VERSION = "standing 3"
+VERSION = "standing 4"
 _FIRST_VERSION = "standing 1"  # of a gateway that was never restored
 MAX_STANDING_BYTES = 4 << 20  # some thousand partners, and every change of office there ever was
 MAX_ADMINISTRATOR_BYTES = 8 << 10  # two public keys are 2.7 KB in base64
@@ -126,6 +127,7 @@ class _Standing:
     never_again: tuple[int, str] = (0, "")  # number and MAC (hex) of the last row of the never-again list
     waiting: PolicyWord | None = None  # the policy that waits for its day
     version: str = VERSION
+    tables: Mapping[str, str] = field(default_factory=dict)  # lists and tables in force, each with its head or digest
 
 
 _BEGINNING = _Standing(0, 0, (), {}, {}, frozenset())
@@ -218,7 +220,13 @@ def check(tx: Transaction, node: Node) -> Found:
         raise _broken("a pause was lifted without the administrators", "everything" if scope == EVERYTHING else scope)
     _check_policy(tx, standing)
     _check_list(tx, standing)
+    _check_tables(tx, standing)
     return Found(len(found.administrators), found.quorum, partners)
+
+
+def check_tables(tx: Transaction, node: Node) -> None:
+    """Returns when the allow-lists in force are those of the log. AuditBrokenError: one was taken out or put back."""
+    _check_tables(tx, _read(tx, node))
 
 
 def check_list(tx: Transaction, node: Node) -> None:
@@ -279,6 +287,16 @@ def _check_list(tx: Transaction, standing: _Standing) -> None:
     number, mac = tx.never_again.end()
     if (number, mac.hex()) != standing.never_again:
         raise _broken("the never-again list does not end where the log says", "")
+
+
+def _check_tables(tx: Transaction, standing: _Standing) -> None:
+    held = {_allow_list(one.id): one.head.hex() for one in tx.allow_lists.all() if one.state == IN_FORCE}
+    if held != standing.tables:
+        raise _broken("the lists of known-good digests are not those that the log tells of", "")
+
+
+def _allow_list(number: int) -> str:
+    return f"allow list {number}"
 
 
 # Administrators
@@ -450,6 +468,7 @@ _KINDS = (
     EventKind.POLICY_SCHEDULED,
     EventKind.POLICY_UNSCHEDULED,
     EventKind.NEVER_AGAIN_CHANGED,
+    EventKind.ALLOW_LIST_CHANGED,
 )
 _BEGINNINGS = (EventKind.GATEWAY_INITIALISED, EventKind.GATEWAY_RESTORED)
 
@@ -557,6 +576,11 @@ def _told(standing: _Standing, index: int, event: Event, *, demo: bool) -> _Stan
         case EventKind.NEVER_AGAIN_CHANGED:
             end = int_member(details, "listed"), text_member(details, "list_head")
             return replace(standing, never_again=end)
+        case EventKind.ALLOW_LIST_CHANGED:
+            name = _allow_list(int_member(details, "list"))
+            rest = {key: head for key, head in standing.tables.items() if key != name}
+            head = {name: text_member(details, "list_head")} if "list_head" in details else {}
+            return replace(standing, tables={**rest, **head})
         case EventKind.PAUSED:
             return replace(standing, paused=standing.paused | {_scope(details)})
         case _:
@@ -632,6 +656,7 @@ def _dump(standing: _Standing) -> bytes:
             "policy": _policy_members(standing.policy),
             "waiting": _policy_members(standing.waiting) if standing.waiting else [],
             "never_again": list(standing.never_again),
+            "tables": dict(standing.tables),
         }
     )
 
@@ -669,6 +694,7 @@ def _parse(raw: bytes) -> _Standing:
         _list_end(value.get("never_again", [0, ""])),  # what was kept before there was a list does not speak of it
         _policy_word(value.get("waiting", [])),
         text_member(members, "standing"),
+        _tables(value.get("tables", {})),  # as above
     )
 
 
@@ -685,6 +711,11 @@ def _policy_word(value: canonical.JsonValue) -> PolicyWord | None:
     policy, proposal, key_ids, on = value
     assert isinstance(key_ids, list)
     return PolicyWord(str(policy), str(proposal), tuple(str(one) for one in key_ids), str(on))
+
+
+def _tables(value: canonical.JsonValue) -> Mapping[str, str]:
+    assert isinstance(value, dict)
+    return {name: text_member(dict(value), name) for name in value}
 
 
 def _list_end(value: canonical.JsonValue) -> tuple[int, str]:

@@ -33,6 +33,7 @@ from factory import (
 from gateway import beginning, keyring, partners, standing
 from gateway.approvals import LIFETIME_SECONDS, STATEMENT_TYPE, Approvals, Arguments
 from gateway.audit import EventKind
+from gateway.columns.rows import Rows
 from gateway.crypto import canonical, dsse, passkeys
 from gateway.crypto.keys import SigningKey
 from gateway.crypto.passkeys import RelyingParty, to_base64url
@@ -40,6 +41,7 @@ from gateway.errors import AuditBrokenError, GatewayError
 from gateway.exchange import Exchange
 from gateway.exchange.erasing import erase, reinstate
 from gateway.exchange.holding import lift_hold, set_hold
+from gateway.exchange.knowngood import remove as remove_list
 from gateway.interchange import sign_card
 from gateway.keyadmin import (
     ACTS,
@@ -59,6 +61,7 @@ from gateway.keyadmin import (
 )
 from gateway.keylife import KeyPurpose
 from gateway.keystore import Keystore, PersonalKey
+from gateway.model import AdapterReport
 from gateway.node import Node
 from gateway.passkeyacts import add_passkey, remove_passkey
 from gateway.policyacts import activate_policy, cancel_policy
@@ -173,6 +176,7 @@ SAMPLES: dict[str, Callable[[Bench], Arguments]] = {
     "partner_key_revoke": lambda bench: {"partner": PEER, "since": bench.clock(), "reason": "lost"},
     "surface_open": lambda bench: {"partner": PEER, "surface": "taxii"},
     "gateway_restore": lambda bench: restored(bench),  # noqa: PLW0108  it is defined below
+    "allow_list_remove": lambda bench: allowed(bench),  # noqa: PLW0108  it is defined below
     "entries_erase": lambda bench: erase(bench.node, ["ab" * 32], "XA District Court, order 7 of 2026")[1],
     "entries_reinstate": lambda bench: withdrawn(bench),  # noqa: PLW0108  it is defined below
 }  # fmt: skip
@@ -193,6 +197,13 @@ def withdrawn(bench: Bench) -> Arguments:
     name, [draft] = make_set(exchange, "identified", drafts(1)), drafts(1)
     exchange.ledger.withdraw(name, sorted(held_entries(exchange, name)), actor="tester", reason="listed wrongly")
     return reinstate(bench.node, [draft.digests["sha256"].hex()], "it was right after all")[1]
+
+
+def allowed(bench: Bench) -> Arguments:
+    rows = Rows.of(1, {"sha256": [bytes(range(32))]})
+    known = Exchange(bench.node).known_good
+    done = known.import_list("system files", [rows], AdapterReport("known_good"), actor="tester")
+    return remove_list(done.number, "one of them is not harmless")[1]
 
 
 def restored(bench: Bench) -> Arguments:

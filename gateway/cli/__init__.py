@@ -37,6 +37,7 @@ ROOMS = {
     "where": "sets",
     "hold": "holding",
     "opinion": "opinions",
+    "allow-list": "allowlists",
     "push": "syncing",
     "pull": "syncing",
     "sync": "syncing",

@@ -26,8 +26,8 @@ from gateway.cli.shell import EXIT_INTERRUPTED, Shell, amount, bold, command, pl
 from gateway.columns.drafts import DraftBatch
 from gateway.errors import ConfigError, ConflictError, MalformedError
 from gateway.exchange import Exchange
-from gateway.exchange.importing import ImportTally
-from gateway.exchange.neveragain import REASONS
+from gateway.exchange.importing import ImportTally, Refusal
+from gateway.exchange.neveragain import KNOWN_GOOD, REASONS
 from gateway.model import AdapterReport, RefusedRow
 from gateway.node import Node
 
@@ -243,8 +243,10 @@ def _show(shell: Shell, full: str, report: _Refusals, tally: ImportTally, refuse
         "updated": tally.updated,
         "unchanged": tally.unchanged,
         "repeated": tally.repeated,
-        "never_again": tally.refused,
-        "never_again_rows": [{"row": r.row, "field": r.algorithm, "reason": REASONS[r.kind]} for r in tally.refusals],
+        "never_again": tally.refused - tally.known_good,
+        "never_again_rows": [_kept_out(one) for one in tally.refusals if one.kind != KNOWN_GOOD],
+        "known_good": tally.known_good,
+        "known_good_rows": [_kept_out(one) for one in tally.refusals if one.kind == KNOWN_GOOD],
         "refused_rows": [{"line": r.line, "field": r.field, "reason": r.reason} for r in report.refused_rows],
     }
     dropped = ", ".join(f"{plain(field)} ({count:,})" for field, count in sorted(report.dropped_fields.items()))
@@ -260,17 +262,20 @@ def _show(shell: Shell, full: str, report: _Refusals, tally: ImportTally, refuse
     )
 
 
+def _kept_out(one: Refusal) -> dict[str, object]:
+    return {"row": one.row, "field": one.algorithm, "reason": REASONS[one.kind]}
+
+
 def _never_again_lines(tally: ImportTally) -> list[str]:
     """Rows that were accepted as such, and must not come: the first few, by their place among the accepted ones."""
-    if not tally.refused:
-        return []
+    counts = {"never again": tally.refused - tally.known_good, "known good": tally.known_good}
     lines = [
         f"  not taken: accepted row {one.row:,}, {one.algorithm}: {REASONS[one.kind]}"
         for one in tally.refusals[:SHOWN_REFUSALS]
     ]
     more = tally.refused - len(lines)
     rest = [f"  and {more:,} more; --json names the first {ImportTally.MAX_KEPT:,}"] if more else []
-    return [f"  never again: {amount(tally.refused, 'row')} not taken", *lines, *rest]
+    return [*(f"  {why}: {amount(n, 'row')} not taken" for why, n in counts.items() if n), *lines, *rest]
 
 
 def _refused_lines(rows: list[RefusedRow], count: int, refused_file: Path | None) -> list[str]:

@@ -22,9 +22,11 @@ import numpy as np
 from gateway.columns.rows import Index, Ints, Mask, Octets, Text
 
 MARK_BYTES = 16
+SHORT_MARKS_A_PART = 131_072  # of eight octets: a part of a megabyte
 _CHUNK_ROWS = 8192  # keeps the scratch arrays of a step in the cache
 _POLYNOMIAL = 0x87  # of GF(2^128), SP 800-38B 5.3
 _TOP_BIT = 1 << 127
+_MOST_BITS = 24  # of the table of `KnownMarks`: 16 MB
 _PLACES_A_MARK = 8  # of the table: one row in eight, at most, is searched for in vain
 
 
@@ -113,6 +115,53 @@ class MarkIndex:
 
     def _places(self, first: Ints) -> Index:
         return (first >> np.uint64(64 - self._bits)).view(np.int64)
+
+
+class KnownMarks:
+    """Many marks, eight octets of each: for asking which rows carry one, but for a chance of 2^-64 a pair.
+
+    Eight octets of memory a mark, so that ten million take 80 MB. There is nothing to compare with in full: whoever
+    listed a digest has it, and nobody else.
+    """
+
+    def __init__(self, parts: Iterable[bytes] = ()) -> None:
+        """Args:
+        parts: from `short_marks`.
+        """
+        pieces = [np.frombuffer(one, ">u8").astype(np.uint64) for one in parts]
+        self._sorted: Ints = np.concatenate([np.zeros(0, np.uint64), *pieces])
+        self._sorted.sort()
+        self._bits = np.uint64(64 - min(_MOST_BITS, max(1, (_PLACES_A_MARK * len(self._sorted)).bit_length())))
+        self._taken: Mask = np.zeros(1 << (64 - int(self._bits)), np.bool_)  # by the top bits, as in `MarkIndex`
+        self._taken[self._places(self._sorted)] = True
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def known(self, marks: Octets) -> Mask:
+        """Which of these marks are known."""
+        asked = _first_halves(marks)
+        found = np.zeros(len(asked), np.bool_)
+        near = np.flatnonzero(self._taken[self._places(asked)])
+        if len(near):
+            # In order, neighbours are asked for together: an order of magnitude fewer cache misses.
+            near = near[np.argsort(asked[near])]
+            places = np.searchsorted(self._sorted, asked[near])
+            found[near] = self._sorted[np.minimum(places, len(self._sorted) - 1)] == asked[near]
+        return found
+
+    def _places(self, first: Ints) -> Index:
+        return (first >> self._bits).view(np.int64)
+
+
+def short_marks(marks: Sequence[Octets]) -> list[bytes]:
+    """The first eight octets of each mark, ascending, as parts of `SHORT_MARKS_A_PART` for `KnownMarks`."""
+    halves = np.sort(np.concatenate([np.zeros(0, np.uint64), *map(_first_halves, marks)])).astype(">u8")
+    return [halves[start : start + SHORT_MARKS_A_PART].tobytes() for start in range(0, len(halves), SHORT_MARKS_A_PART)]
+
+
+def _first_halves(marks: Octets) -> Ints:
+    return np.ascontiguousarray(marks[:, :8]).view(">u8").astype(np.uint64).reshape(-1)
 
 
 def packed_marks(marks: Sequence[bytes]) -> Octets:

@@ -55,11 +55,13 @@ from gateway.exchange.explaining import Storyteller
 from gateway.exchange.exporting import Exporting
 from gateway.exchange.forwarding import Forwarding
 from gateway.exchange.inbox import Inbox
+from gateway.exchange.knowngood import KnownGood
 from gateway.exchange.labels import digest_key
 from gateway.exchange.ledger import Ledger
 from gateway.exchange.lookup import Lookup, format_entry
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.opinions import Opinions
+from gateway.exchange.quality import Quality
 from gateway.exchange.recovering import Recovering
 from gateway.exchange.serving import SealedHead, SealedPage, Server, head_etag
 from gateway.exchange.shelf import Shelf
@@ -111,7 +113,8 @@ class Exchange:
         self.node = node
         self.shelf = Shelf(node.keystore.master_key, node.random, node.settings.near_index_megabytes << 20)
         self.never_again = NeverAgain(node)
-        self.ledger = Ledger(node, self.shelf, self.never_again)
+        self.known_good = KnownGood(node)
+        self.ledger = Ledger(node, self.shelf, self.never_again, self.known_good)
         self.admission = Admission(node)
         self.windows = Windows(node, self.shelf, self.admission)
         self.surface_values = SurfaceValues(node, self.windows, self.admission)
@@ -135,8 +138,10 @@ class Exchange:
             self.forwarding,
             self.duties,
             self.withdrawals,
+            self.known_good,
         )
         self.opinions = Opinions(node, self.shelf, self.mailbox)
+        self.quality = Quality(node, self.shelf)
         self.lookup = Lookup(node, self.shelf)
         self.compacting = Compacting(node, self.shelf)
         self.comparing = Comparing(node, self.shelf)

@@ -26,6 +26,7 @@ from gateway.exchange.changes import Sums, supersede
 from gateway.exchange.decisions import RECEIVE, Decisions, Site, keepable
 from gateway.exchange.duties import Duties
 from gateway.exchange.forwarding import Forwarding
+from gateway.exchange.knowngood import KnownGood
 from gateway.exchange.labels import digest_key, parsed_label, seal_digest_key, stored_label
 from gateway.exchange.neveragain import NeverAgain
 from gateway.exchange.recovering import Recovering, sources_of
@@ -70,11 +71,13 @@ class Mirrors:
         forwarding: Forwarding,
         duties: Duties,
         withdrawals: Withdrawals,
+        known_good: KnownGood,
     ) -> None:
         self._node = node
         self._forwarding = forwarding
         self._withdrawals = withdrawals
         self._never_again = never_again
+        self._known_good = known_good
         self._shelf = shelf
         self._recovering = recovering
         self._duties = duties
@@ -208,7 +211,9 @@ class Mirrors:
             self._decisions.record(tx, Site(mirror.id, head.set_name, head.hub, RECEIVE, policies.digest), answers)
             bars = self._never_again.bars(tx, _owner(head.set_name))
             key = digest_key(self._node, mirror)
-            work = PageSorter(head, labels, decisions, key=key, bars=bars, salt=self._shelf.salt).sort(blocks)
+            known = self._known_good.counter(tx)
+            sorter = PageSorter(head, labels, decisions, key=key, bars=bars, known=known, salt=self._shelf.salt)
+            work = sorter.sort(blocks)
             work.labels, work.front = self._new_labels(tx, mirror, head, parsed), page_front(raw)
             work.duties = {n: (*texts, *map(str, decisions[n].obligations)) for n, texts in came.items()}
             return self._commit(tx, mirror, head, work, message, pushed=pushed)
@@ -351,6 +356,7 @@ class Mirrors:
         if onward is not None:
             onward.write(sources_of(message, page))
         self._duties.answer(tx, page, work)
+        self._known_good.tell(tx, page.set_name, work.known_good)
         # 4. The cursor, and whether both sides hold the same.
         tx.sets.advance_mirror(
             set_id, expected=(mirror.epoch, mirror.view, mirror.seq), to=(page.end.epoch, page.end.view, page.end.seq)

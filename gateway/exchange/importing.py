@@ -32,7 +32,7 @@ from gateway.columns.rows import (
 from gateway.exchange import largevalues
 from gateway.exchange.changes import Sums, counted, supersede
 from gateway.exchange.labels import LabelBook, SetDefaults, digest_key, recovered_meta
-from gateway.exchange.neveragain import Barred, Bars
+from gateway.exchange.neveragain import KNOWN_GOOD, Barred, Barrier
 from gateway.exchange.shelf import CHANGES, Shelf, block_id, searchable
 from gateway.model import ChangeKind
 from gateway.node import Node
@@ -42,7 +42,7 @@ from gateway.store.tables import HashSet
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A row that was left out because it must never come again: which one, counted from 1; by which digest; the kind of
+    """A row that was left out because it must not come: which one, counted from 1; by which digest; the kind of
     listing."""
 
     row: int
@@ -54,7 +54,8 @@ class Refusal:
 class ImportTally:
     """What an import did so far: rows taken, and what became of them. `repeated` rows spoke of an entry twice.
 
-    `refused` rows carry a digest that is listed as never again; `refusals` names the first of them.
+    `refused` rows carry a digest that is listed as never again, or (`known_good` of them) as known good; `refusals`
+    names the first of them.
     """
 
     MAX_KEPT = 10_000
@@ -65,6 +66,7 @@ class ImportTally:
     unchanged: int = 0
     repeated: int = 0
     refused: int = 0
+    known_good: int = 0
     refusals: list[Refusal] = field(default_factory=list)
 
     def add(self, other: ImportTally) -> None:
@@ -75,12 +77,14 @@ class ImportTally:
         self.unchanged += other.unchanged
         self.repeated += other.repeated
         self.refused += other.refused
+        self.known_good += other.known_good
         room = self.MAX_KEPT - len(self.refusals)
         self.refusals += [replace(one, row=self.rows - other.rows + one.row) for one in other.refusals[:room]]
 
     def refuse(self, places: Index, barred: Barred) -> None:
         """Count rows that must not come again, given the place in the batch of each row that was asked for."""
         self.refused += len(barred.found)
+        self.known_good += sum(kind == KNOWN_GOOD for _, kind in barred.found.values())
         self.refusals += [Refusal(int(places[at]) + 1, *found) for at, found in sorted(barred.found.items())]
 
 
@@ -129,7 +133,7 @@ class _Group:
 class Batch:
     """One batch within one transaction."""
 
-    def __init__(self, node: Node, shelf: Shelf, tx: Transaction, hash_set: HashSet, bars: Bars | None) -> None:
+    def __init__(self, node: Node, shelf: Shelf, tx: Transaction, hash_set: HashSet, bars: Barrier | None) -> None:
         assert hash_set.id is not None
         self._bars = bars
         self._node, self._shelf, self._tx, self._set = node, shelf, tx, hash_set
@@ -288,7 +292,7 @@ class Batch:
         return self._node.event(EventKind.ENTRIES_IMPORTED, actor=actor, subject=self._set.name, details=details)
 
 
-def _let_in(groups: Sequence[_Group], bars: Bars, tally: ImportTally) -> list[_Group]:
+def _let_in(groups: Sequence[_Group], bars: Barrier, tally: ImportTally) -> list[_Group]:
     """The groups without what must never come again."""
     kept = []
     for group in groups:

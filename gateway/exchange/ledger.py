@@ -16,8 +16,9 @@ from gateway.errors import ConflictError, DeniedError, NotFoundError
 from gateway.exchange import largevalues, listfile
 from gateway.exchange.changes import Held, Sums, supersede
 from gateway.exchange.importing import Batch, ImportTally
+from gateway.exchange.knowngood import KnownGood
 from gateway.exchange.labels import SetDefaults, digest_key, seal_digest_key
-from gateway.exchange.neveragain import NeverAgain
+from gateway.exchange.neveragain import NeverAgain, counted_kinds
 from gateway.exchange.shelf import CHANGES, Shelf
 from gateway.exchange.withdrawals import Cause, Span, Taken, begin, holders_of
 from gateway.model import SET_NAME, ChangeKind, EntryDraft, require
@@ -31,10 +32,11 @@ BATCH_ROWS = MAX_DRAFTS  # of an import: what one commit takes
 class Ledger:
     """Changes to the sets that this agency owns."""
 
-    def __init__(self, node: Node, shelf: Shelf, never_again: NeverAgain) -> None:
+    def __init__(self, node: Node, shelf: Shelf, never_again: NeverAgain, known_good: KnownGood) -> None:
         self._node = node
         self._shelf = shelf
         self._never_again = never_again
+        self._known_good = known_good
 
     def create_set(self, name: str, purpose: str, defaults: SetDefaults, actor: str) -> None:
         """Add an empty set under this agency's name."""
@@ -77,7 +79,7 @@ class Ledger:
         tally = ImportTally()
         for batch in in_batches(drafts, most=BATCH_ROWS):
             with self._node.store.transaction() as tx:
-                bars = self._never_again.bars(tx, self._node.agency)
+                bars = self._known_good.with_bars(tx, self._never_again.bars(tx, self._node.agency))
                 done = Batch(self._node, self._shelf, tx, self._own(tx, name), bars).take_in(batch, actor, form)
                 self._log_refused(tx, name, form, done)
                 # A crash before the commit loses this batch whole; the next run finds it missing and takes it in.
@@ -119,12 +121,11 @@ class Ledger:
         """What was left out stands in the log as well: counts and reasons."""
         if not done.refused:
             return
-        kinds = [one.kind for one in done.refusals]
         details: dict[str, object] = {
             "set": name,
             "format": form,
             "refused": done.refused,
-            "reasons": {f"never_again_{kind}": kinds.count(kind) for kind in sorted(set(kinds))},
+            "reasons": counted_kinds(one.kind for one in done.refusals),
         }
         tx.log.append(
             [self._node.event(EventKind.ROWS_REFUSED, actor=self._node.agency, subject=name, details=details)]

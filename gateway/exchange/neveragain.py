@@ -28,6 +28,7 @@ import hmac
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gateway import standing
 from gateway.adapters.fields import MIN_PDQ_QUALITY
@@ -43,27 +44,34 @@ from gateway.store import Transaction
 from gateway.store.neveragain import NeverAgainRow
 
 WRONG, ERASED, REINSTATED = "wrong", "erased", "reinstated"
+KNOWN_GOOD = "known_good"  # kept from own sets as well, by another list (`knowngood`)
 EVERYBODY = ""  # the scope of what binds every source
 REASONS: Mapping[str, str] = {
     WRONG: "withdrawn as wrong before; two administrators may reinstate it",
     ERASED: "erased by order; it is taken from nobody",
+    KNOWN_GOOD: "of a harmless or common file; `gateway allow-list list` names the lists",
 }
 _MARK_KEY, _ROW = "never again mark 1", "never again row 1"
 _REMEDY = "stop the gateway, keep everything as it is, and run `gateway audit verify`; a backup has the rows of before"
 
 
 class Marker:
-    """Makes marks: each algorithm has a key of its own, so that equal octets of two algorithms do not look alike."""
+    """Makes marks: each algorithm has a key of its own, so that equal octets of two algorithms do not look alike.
 
-    def __init__(self, keystore: Keystore) -> None:
+    Args:
+        purpose: of the keys: marks of two purposes cannot be compared.
+    """
+
+    def __init__(self, keystore: Keystore, purpose: str = _MARK_KEY) -> None:
         self._keystore = keystore
+        self._purpose = purpose
         self._ciphers: dict[str, BlockCipher] = {}
 
     def column(self, algorithm: str, values: Octets | Text) -> Octets:
         """The marks of one column of digests, n × 16."""
         cipher = self._ciphers.get(algorithm)
         if cipher is None:
-            key = self._keystore.row_mac(length_prefixed(_MARK_KEY, algorithm))
+            key = self._keystore.row_mac(length_prefixed(self._purpose, algorithm))
             cipher = self._ciphers[algorithm] = BlockCipher(key)
         return cmac(values, cipher.encrypt)
 
@@ -104,8 +112,20 @@ class Barred:
     @property
     def counts(self) -> dict[str, int]:
         """How many by kind, as the log tells it."""
-        kinds = [kind for _, kind in self.found.values()]
-        return {f"never_again_{kind}": kinds.count(kind) for kind in sorted(set(kinds))}
+        return counted_kinds(kind for _, kind in self.found.values())
+
+
+class Barrier(Protocol):
+    """Something that rows have to pass: the never-again list, or what is known good besides."""
+
+    def find(self, rows: Rows) -> Barred | None:
+        """Those of these rows that must not come; None when all may."""
+
+
+def counted_kinds(kinds: Iterable[str]) -> dict[str, int]:
+    """How many rows were kept out by kind, as the log tells it."""
+    words = [kind if kind == KNOWN_GOOD else f"never_again_{kind}" for kind in kinds]
+    return {word: words.count(word) for word in sorted(set(words))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ class PageWork:
     `kept`: blocks to keep. `refused`, `barred`: blocks of rows that policy refuses, or the never-again list, without
     their values. `removals`: entries that go. `arriving`: all entries. `counted`: (label, part, sum) of all that came
     under a label, since the state digest covers what was delivered. `labels`: those that are new here. `duties`: what
-    each of the page's labels binds us to. `front`: what stands before the blocks, as it came.
+    each of the page's labels binds us to. `front`: what stands before the blocks, as it came. `known_good`: how many of
+    the rows that are kept are of common files.
     """
 
     kept: list[Arrived] = field(default_factory=list)
@@ -53,6 +54,7 @@ class PageWork:
     duties: dict[int, tuple[str, ...]] = field(default_factory=dict)
     changes: int = 0
     refused_rows: int = 0
+    known_good: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
     def refuse(self, reason: str, count: int) -> None:
@@ -68,6 +70,7 @@ class PageSorter:
         labels, decisions: of the page's labels, by number.
         key: of the set's state digest.
         bars: what must never come from this hub; None while nothing is listed.
+        known: how many of some rows are known good.
         salt: gives a part's 16 fresh random octets.
     """
 
@@ -79,10 +82,11 @@ class PageSorter:
         *,
         key: bytes,
         bars: Bars | None,
+        known: Callable[[Rows], int],
         salt: Callable[[], bytes],
     ) -> None:
         self._page, self._labels, self._decisions = page, labels, decisions
-        self._key, self._bars, self._salt = key, bars, salt
+        self._key, self._bars, self._known, self._salt = key, bars, known, salt
         self._work = PageWork()
         self._removals: list[tuple[int, Block]] = []
         self._places: list[int] = []  # in the page, of the labelled blocks
@@ -170,6 +174,7 @@ class PageSorter:
     def _count(self, blocks: Sequence[Block], rows: Rows, offsets: Sequence[int]) -> None:
         labels = [block.header.label for block in blocks]
         if labels:
+            self._work.known_good += self._known(rows)
             self._work.counted += counted(labels, rows, indexes(offsets), self._key)
 
     def _bare(self, place: int, block: Block, rows: Rows) -> Arrived:

@@ -28,6 +28,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 from gateway.errors import ConfigError, ConflictError, GatewayError, OverloadedError
 from gateway.store import copying
 from gateway.store.alarms import Alarms
+from gateway.store.allowlists import AllowLists
 from gateway.store.blocks import Blocks
 from gateway.store.cases import Cases
 from gateway.store.console import Console
@@ -113,6 +114,7 @@ class Transaction:
     duties: Duties
     shown: Shown
     opinions: Opinions
+    allow_lists: AllowLists
     withdrawals: Withdrawals
     statuses: Statuses
     cases: Cases
@@ -280,6 +282,7 @@ class Store:
             duties=Duties(connection),
             shown=Shown(connection),
             opinions=Opinions(connection),
+            allow_lists=AllowLists(connection),
             withdrawals=Withdrawals(connection),
             statuses=Statuses(connection),
             cases=Cases(connection),
