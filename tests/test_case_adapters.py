@@ -12,20 +12,21 @@ import pytest
 
 from gateway.adapters import hotline, vicscases
 from gateway.adapters.casefields import LEFT_OUT, MAX_WORD_CHARS, plain_text
+from gateway.adapters.cases import SNIFF_BYTES, CaseOptions, read_cases, sniff_cases
 from gateway.caserecord import CaseRecord, ClueKind, ClueSource, Place, Urgency
 from gateway.errors import MalformedError, TooLargeError
 from gateway.model import AdapterReport
 
 DATA = Path(__file__).parent / "data_adapters"
 NOW = 1_795_000_000
-READERS = {"hotline": hotline.read, "vics_cases": vicscases.read}
-SAMPLES = {"hotline": "hotline.xml", "vics_cases": "vics-2.0-cases.json"}
+OPTIONS = CaseOptions(originator="XA-NCVI", read_at=NOW)
+SAMPLES = {"hotline": "hotline.xml", "vics": "vics-2.0-cases.json"}
 LEGAL = ("handling", "category", "evaluation", "legal_basis", "purpose", "review_on")
 
 
 def read(form: str, raw: bytes) -> tuple[list[CaseRecord], AdapterReport]:
     report = AdapterReport(form)
-    return list(READERS[form](io.BytesIO(raw), report, originator="XA-NCVI", now=NOW)), report
+    return list(read_cases(io.BytesIO(raw), form, report, options=OPTIONS)), report
 
 
 def sample(form: str) -> tuple[list[CaseRecord], AdapterReport]:
@@ -44,6 +45,18 @@ def test_no_legal_field_is_guessed(form: str) -> None:
     for record in sample(form)[0]:
         assert record.missing[:6] == LEGAL
         assert (record.opened, record.updated, record.version) == (NOW, NOW, 1)
+
+
+@pytest.mark.parametrize("form", SAMPLES)
+def test_a_file_is_known_by_its_look(form: str) -> None:
+    assert sniff_cases((DATA / SAMPLES[form]).read_bytes()[:SNIFF_BYTES]) == form
+
+
+@pytest.mark.parametrize("form", SAMPLES)
+def test_without_an_originator_nothing_is_taken(form: str) -> None:
+    with (DATA / SAMPLES[form]).open("rb") as source, pytest.raises(MalformedError) as caught:
+        list(read_cases(source, form, AdapterReport(form)))
+    assert caught.value.remedy
 
 
 # Hotline
@@ -127,7 +140,7 @@ def test_a_hotline_file_with_pictures_in_it_is_too_large() -> None:
             return b"x" * max(size, 1)
 
     with pytest.raises(TooLargeError):
-        next(hotline.read(Endless(), AdapterReport("hotline"), originator="XA-NCVI", now=NOW))  # type: ignore[arg-type]
+        next(hotline.read(Endless(), AdapterReport("hotline"), OPTIONS))  # type: ignore[arg-type]
 
 
 def test_the_second_report_with_one_number_is_refused() -> None:
@@ -171,7 +184,7 @@ def test_the_end_of_a_long_text_is_counted() -> None:
 
 
 def test_a_vics_case_becomes_a_case() -> None:
-    first, second = sample("vics_cases")[0]
+    first, second = sample("vics")[0]
     assert first.reference == "XA-2026-0001"
     assert first.contact is not None
     assert (first.contact.unit, first.contact.telephone) == ("XA national unit", "+999 1 0000")
@@ -199,12 +212,12 @@ CONTEXT = '{"@odata.context": "http://github.com/VICSDATAMODEL/ProjectVic/DataMo
 )
 def test_a_file_that_is_no_vics_case_file_is_refused_whole(raw: str) -> None:
     with pytest.raises(MalformedError):
-        read("vics_cases", raw.encode())
+        read("vics", raw.encode())
 
 
 @pytest.mark.parametrize(("cases", "accepted"), [("", 0), ("{}", 0), ('{"CaseNumber": "1"}', 1), ("7", 0)])
 def test_small_vics_case_files_are_read(cases: str, accepted: int) -> None:
-    records, report = read("vics_cases", f'{CONTEXT}, "value": [{cases}], "odata.count": 1}}'.encode())
+    records, report = read("vics", f'{CONTEXT}, "value": [{cases}], "odata.count": 1}}'.encode())
     assert (len(records), report.refused) == (accepted, bool(cases) - accepted)
 
 
@@ -227,9 +240,9 @@ def test_the_media_of_a_vics_case_file_are_read_over_one_at_a_time() -> None:
             taken, self.rest = self.rest[:size], self.rest[size:]
             return taken
 
-    report = AdapterReport("vics_cases")
+    report = AdapterReport("vics")
     tracemalloc.start()
-    records = list(vicscases.read(Source(), report, originator="XA-NCVI", now=NOW))  # type: ignore[arg-type]
+    records = list(vicscases.read(Source(), report, OPTIONS))  # type: ignore[arg-type]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert [record.reference for record in records] == ["XA-1"]

@@ -88,6 +88,14 @@ def entry_of(stated: Iterable[tuple[str, str]], field: str, report: AdapterRepor
     return EntryReference(digests=tuple(sorted(digests.items()))) if digests else None
 
 
+def usable(entry: EntryReference, report: AdapterReport) -> EntryReference | None:
+    """The entry without digests that match what they must not; None where nothing is left of it."""
+    kept = tuple((name, value) for name, value in entry.digests if value not in UNUSABLE_DIGESTS[name])
+    if len(kept) < len(entry.digests):
+        report.drop("entries: a digest of nothing", len(entry.digests) - len(kept))
+    return EntryReference(entry.set_name, entry.entry_id, kept) if kept or entry.set_name else None
+
+
 def _is_unusable(algorithm: str, value: str) -> bool:
     try:
         return unhexlify(value.strip()) in UNUSABLE_DIGESTS[algorithm]

@@ -50,7 +50,7 @@ class CaseWriter:
     def head(self) -> tuple[bytes, bool]:
         """The context; the agency and the markings to which entries refer."""
         agency = {"@id": self._owner(), "@type": "uco-identity:Organization", "uco-core:name": self._agency}
-        common = self.separator.join(_json(one) for one in (agency, *map(_marking, HandlingCode)))
+        common = self.separator.join(_json(one) for one in (agency, *map(marking, HandlingCode)))
         return b'{"@context":' + _json(CONTEXT) + b',"@graph":[\n' + common, True
 
     def records(self, batch: Batch) -> list[bytes]:
@@ -59,7 +59,7 @@ class CaseWriter:
         values = {name: spelt(rows, name) for name in known_digests(METHODS, rows)}
         media, tags = texts(rows, "media_type"), _tags(rows)
         same = _tags_of_label(batch)
-        marking = {"@id": _marking_id(HandlingCode(str(batch.label["handling"])))}
+        mark = {"@id": marking_id(HandlingCode(str(batch.label["handling"])))}
         changed = moments(rows, "changed_at")
         found = []
         for place, entry in enumerate(batch.entries):
@@ -78,7 +78,7 @@ class CaseWriter:
                 "uco-core:name": f"{self._set} {entry}",
                 "uco-core:createdBy": {"@id": self._owner()},
                 "uco-core:modifiedTime": {"@type": "xsd:dateTime", "@value": changed[place]},
-                "uco-core:objectMarking": [marking],
+                "uco-core:objectMarking": [mark],
                 "uco-core:tag": [*same, *tags[place]],
                 "uco-core:hasFacet": [facet],
             }
@@ -98,13 +98,13 @@ class CaseWriter:
         }
 
     def _id(self, kind: str, *words: str) -> str:
-        return _iri(kind, self._set, *words)
+        return iri(kind, self._set, *words)
 
     def _owner(self) -> str:
-        return _iri("organization", self._agency)
+        return iri("organization", self._agency)
 
 
-def _iri(kind: str, *words: str) -> str:
+def iri(kind: str, *words: str) -> str:
     """An id of ours; CASE wants a UUID at its end."""
     return f"kb:{kind}-{stix_id(kind, 'case', *words).partition('--')[2]}"
 
@@ -126,18 +126,20 @@ def _tags(rows: Rows) -> list[list[str]]:
     return [[f"{name}:{value}" for name, value in zip(columns, row, strict=True) if value] for row in every]
 
 
-def _marking_id(code: HandlingCode) -> str:
-    return _iri("marking-definition", str(code))
+def marking_id(code: HandlingCode) -> str:
+    """The id of the marking that states a handling code."""
+    return iri("marking-definition", str(code))
 
 
-def _marking(code: HandlingCode) -> dict[str, object]:
+def marking(code: HandlingCode) -> dict[str, object]:
+    """The marking that states a handling code."""
     return {
-        "@id": _marking_id(code),
+        "@id": marking_id(code),
         "@type": "uco-marking:MarkingDefinition",
         "uco-marking:definitionType": "statement",
         "uco-marking:definition": [
             {
-                "@id": _iri("statement-marking", str(code)),
+                "@id": iri("statement-marking", str(code)),
                 "@type": "uco-marking:StatementMarking",
                 "uco-marking:definitionType": "statement",
                 "uco-marking:statement": handling_says(code),

@@ -53,6 +53,27 @@ def from_plain(value: object) -> CaseRecord:
     return _part(CaseRecord, value, "")
 
 
+def part_to_plain(part: object) -> dict[str, object]:
+    """What is stated of a part, or of a record, under the names of its fields."""
+    plain = _plain("", part)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def part_from_plain(part: type[_T], value: object) -> _T:
+    """The part that `part_to_plain` wrote.
+
+    Raises:
+        MalformedError: as of `from_plain`; `place` is the field.
+    """
+    return _part(part, value, "")
+
+
+def moment_text(seconds: int) -> str:
+    """A moment as these forms write it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 @cache
 def hints(part: Any) -> dict[str, Any]:
     """The type of each field of a part."""
@@ -70,7 +91,7 @@ def inner(hint: Any) -> Any:
 
 def _plain(name: str, value: Any) -> object:
     if name in MOMENTS:
-        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return moment_text(value)
     if name == "entry_id":
         return str(value)  # 64 bits are more than a number is in many a JSON reader
     if name == "digests":

@@ -40,6 +40,17 @@ class CaseOptions:
         require(fits, "category_scheme is not 1 to 32 letters, digits, dots, dashes and underscores")
 
 
+def own_originator(options: CaseOptions) -> str:
+    """Whose a case is that does not say it.
+
+    Raises:
+        MalformedError: the user has not said it either.
+    """
+    if not options.originator:
+        raise MalformedError("whose case it is does not stand there", remedy="name the originator")
+    return options.originator
+
+
 def take(report: AdapterReport, line: int, build: Callable[[], CaseRecord]) -> CaseRecord | None:
     """The case that `build` makes of one row; None where it is refused, which is then reported.
 

@@ -16,7 +16,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
-from gateway.adapters import case_csv, case_json, case_vidx
+from gateway.adapters import (
+    case_csv,
+    case_json,
+    case_vidx,
+    hotline,
+    stixcasein,
+    stixcaseout,
+    ucocasein,
+    ucocaseout,
+    vicscases,
+)
 from gateway.adapters.caserows import CaseOptions
 from gateway.adapters.rows import UTF8_BOM
 from gateway.caserecord import CaseRecord
@@ -34,10 +44,16 @@ CaseWriter = Callable[[Iterable[CaseRecord], AdapterReport], Iterator[bytes]]
 CASE_READERS: dict[str, CaseReader] = {
     "case_csv": case_csv.read,
     "case_json": case_json.read,
+    "case_uco": ucocasein.read,
+    "hotline": hotline.read,
+    "stix": stixcasein.read,
+    "vics": vicscases.read,
     "vidx": case_vidx.read,
 }
 CASE_WRITERS: dict[str, CaseWriter] = {
     "case_json": case_json.write,
+    "case_uco": ucocaseout.write,
+    "stix": stixcaseout.write,
     "vidx": case_vidx.write,
 }
 
@@ -51,6 +67,10 @@ def _is_case_csv(text: str) -> bool:
 _LOOKS: dict[str, Callable[[str], object]] = {
     "case_csv": _is_case_csv,
     "case_json": re.compile(r'\s*\{\s*"format"\s*:\s*"case-json ').match,
+    "case_uco": re.compile(r'\s*\{\s*"@context"\s*:(?=[\s\S]*https://ontology\.caseontology\.org/case/)').match,
+    "hotline": re.compile(r"\s*(?:<\?xml[^>]*>\s*)?<reports?\b[\s\S]*<(?:reportId|incidentSummary|reporter)>").match,
+    "stix": re.compile(r'\s*\{\s*"type"\s*:\s*"bundle"').match,
+    "vics": re.compile(r'\s*\{\s*"@odata\.context"\s*:\s*"[^"]*/ProjectVic/DataModels/[^"]*#Cases"').match,
     "vidx": re.compile(rf"\s*(?:<\?xml[^>]*>\s*)?<[^>]*[\"']{re.escape(NAMESPACE)}[\"']").match,
 }
 

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import BinaryIO
 
 from gateway.adapters.casefields import UNSTATED_CONFIDENCE, entry_of, plain_line, plain_text
-from gateway.adapters.rows import UTF8_BOM, WHOLE_ROW, drop_named, read_chunk, refusal
+from gateway.adapters.caserows import CaseOptions, own_originator, take
+from gateway.adapters.rows import UTF8_BOM, drop_named, read_chunk, refusal
 from gateway.caserecord import (
     Age,
     CaseRecord,
@@ -89,32 +91,21 @@ FORM: Form = {
 FILE_FORM: Form = {"reportId": {}, "originalFileHash": {}}
 
 
-def read(source: BinaryIO, report: AdapterReport, *, originator: str, now: int) -> Iterator[CaseRecord]:
-    """The cases of a file of hotline reports.
-
-    Args:
-        originator: the agency that takes the reports in; whose cases they become.
-        now: Unix seconds; a case is opened when it is taken in.
-    """
+def read(source: BinaryIO, report: AdapterReport, options: CaseOptions) -> Iterator[CaseRecord]:
+    """The cases of a file of hotline reports. They are those of the agency that takes them in, opened then."""
+    own_originator(options)
     root = parse(_whole(source), max_bytes=MAX_BYTES, max_nodes=MAX_NODES)
     reports, files = _parts(root)
-    report.read += len(reports)
     by_report: dict[str, list[Element]] = {}
     for one in files:
         by_report.setdefault(_text(one, "reportId"), []).append(one)
-    counted: set[str] = set()
+    taken: set[str] = set()
     for number, one in enumerate(reports, 1):
-        try:
-            record = _record(one, by_report, report, originator, now)
-            if record.reference in counted:
-                raise refusal("reportId", "stands in two reports of the file")
-        except MalformedError as error:
-            report.refuse(number, error.place or WHOLE_ROW, error.message)
-            continue
-        counted.add(record.reference)
-        report.accepted += 1
-        yield record
-    strays = sum(len(found) for key, found in by_report.items() if key not in counted)
+        record = take(report, number, partial(_record, one, by_report, taken, report, options))
+        if record is not None:
+            taken.add(record.reference)
+            yield record
+    strays = sum(len(found) for key, found in by_report.items() if key not in taken)
     if strays:
         report.drop("fileDetails: of no report that was taken", strays)
 
@@ -144,11 +135,13 @@ def _parts(root: Element) -> tuple[list[Element], list[Element]]:
 
 
 def _record(
-    one: Element, by_report: dict[str, list[Element]], report: AdapterReport, originator: str, now: int
+    one: Element, by_report: dict[str, list[Element]], taken: set[str], report: AdapterReport, options: CaseOptions
 ) -> CaseRecord:
     reference = _text(one, "reportId")
     if not _REPORT_ID.fullmatch(reference):
         raise refusal("reportId", "is missing, or not up to 64 letters, digits, dashes and underscores")
+    if reference in taken:
+        raise refusal("reportId", "stands in two reports of the file")
     files = by_report.get(reference, [])
     # 1. What is not on the list is counted, so that nothing is lost silently.
     _count_dropped(one, FORM, report)
@@ -160,11 +153,11 @@ def _record(
     places = [*_places(victims, "the child", report), *_places(reported, "the user reported", report)]
     high = _text(one, "incidentSummary/escalateToHighPriority")
     return CaseRecord(
-        originator,
+        options.originator,
         reference,
         version=1,
-        opened=now,
-        updated=now,
+        opened=options.read_at,
+        updated=options.read_at,
         urgency=Urgency.PRIORITY if high else Urgency.ROUTINE,
         summary=_summary(one, report),
         victims=tuple(

@@ -168,7 +168,8 @@ def draft(record: object, report: AdapterReport) -> EntryDraft:
 # Digests
 
 
-def _pattern_digests(record: Mapping[str, object], report: AdapterReport) -> dict[str, bytes]:
+def pattern_digests(record: Mapping[str, object], report: AdapterReport) -> dict[str, bytes]:
+    """The digests that the pattern of an indicator lists; none for `NOTHING`."""
     if _text(record, "pattern_type") != "stix":
         raise refusal("pattern_type", "is not stix")
     text = _text(record, "pattern").strip()
@@ -247,7 +248,7 @@ def _add_perceptual(digests: dict[str, bytes], listed: object, report: AdapterRe
 
 
 _READERS: dict[str, tuple[frozenset[str], Callable[[Mapping[str, object], AdapterReport], dict[str, bytes]]]] = {
-    "indicator": (_INDICATOR, _pattern_digests),
+    "indicator": (_INDICATOR, pattern_digests),
     "file": (_FILE, _file_digests),
 }
 

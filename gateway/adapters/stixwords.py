@@ -127,16 +127,7 @@ def common_objects(agency: str, jurisdiction: str, created: str) -> list[dict[st
         created: of the agency's identity, as STIX writes it.
     """
     found: list[dict[str, object]] = [
-        {
-            "type": "identity",
-            "spec_version": "2.1",
-            "id": PROJECT,
-            "created": DEFINED,
-            "modified": DEFINED,
-            "name": "Partner-exchange gateway",
-            "description": "The authors of the extension by which hash entries travel as STIX objects.",
-            "identity_class": "group",
-        },
+        project_identity(),
         {
             "type": "extension-definition",
             "spec_version": "2.1",
@@ -166,6 +157,20 @@ def common_objects(agency: str, jurisdiction: str, created: str) -> list[dict[st
     return found
 
 
+def project_identity() -> dict[str, object]:
+    """The identity of those who defined the extensions."""
+    return {
+        "type": "identity",
+        "spec_version": "2.1",
+        "id": PROJECT,
+        "created": DEFINED,
+        "modified": DEFINED,
+        "name": "Partner-exchange gateway",
+        "description": "The authors of the extension by which hash entries travel as STIX objects.",
+        "identity_class": "group",
+    }
+
+
 def agency_id(agency: str) -> str:
     """The id of an agency's identity."""
     return stix_id("identity", agency)
@@ -179,6 +184,11 @@ def statement_id(code: HandlingCode) -> str:
 def markings_of(code: HandlingCode) -> list[str]:
     """The markings of what is under a handling code."""
     return [TLP_IDS[TLP_OF[code]], statement_id(code)]
+
+
+def marking_objects(code: HandlingCode) -> list[dict[str, object]]:
+    """The objects to which `markings_of` refers."""
+    return [_tlp(TLP_OF[code]), _statement(code)]
 
 
 def _tlp(word: str) -> dict[str, object]:

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import BinaryIO
 
+from gateway.adapters.caserows import CaseOptions, own_originator, take
 from gateway.adapters.fields import read_text
 from gateway.adapters.jsonrows import Doubled, Window
 from gateway.adapters.rows import WHOLE_ROW, drop_named, refusal
 from gateway.caserecord import CaseRecord, Contact
-from gateway.errors import MalformedError
 from gateway.model import AdapterReport
 
 CONTEXT = "@odata.context"
@@ -39,23 +40,19 @@ _CASES = re.compile(
 )
 
 
-def read(source: BinaryIO, report: AdapterReport, *, originator: str, now: int) -> Iterator[CaseRecord]:
-    """The cases of a VICS case file.
-
-    Args:
-        originator: the agency whose cases these are.
-        now: Unix seconds; a case is opened when it is taken in.
-    """
+def read(source: BinaryIO, report: AdapterReport, options: CaseOptions) -> Iterator[CaseRecord]:
+    """The cases of a VICS case file. They are those of the agency that takes them in, opened then."""
+    own_originator(options)
     window = Window(source)
     _read_head(window, report)
     if window.peek() == "]":
         window.expect("]")
     else:
         number = 1
-        yield from _case(window, report, number, originator, now)
+        yield from _case(window, report, number, options)
         while window.expect(",]") == ",":
             number += 1
-            yield from _case(window, report, number, originator, now)
+            yield from _case(window, report, number, options)
     while window.expect(",}") == ",":
         name = window.member_name()
         if name in (RECORDS, CONTEXT):
@@ -83,25 +80,18 @@ def _read_head(window: Window, report: AdapterReport) -> None:
     window.expect("[")
 
 
-def _case(window: Window, report: AdapterReport, number: int, originator: str, now: int) -> Iterator[CaseRecord]:
+def _case(window: Window, report: AdapterReport, number: int, options: CaseOptions) -> Iterator[CaseRecord]:
     """The record of the case that stands next, nothing where it is refused."""
     window.record = number
-    report.read += 1
-    if window.peek() != "{":
+    # Over the whole case first: whatever is wrong with it, the next one begins behind it.
+    if window.peek() == "{":
+        members, flaw = _members(window, report)
+    else:
         window.value()
-        report.refuse(number, WHOLE_ROW, "is not an object")
-        return
-    # 1. Over the whole case first: whatever is wrong with it, the next one begins behind it.
-    members, flaw = _members(window, report)
-    try:
-        if flaw:
-            raise refusal(WHOLE_ROW, flaw)
-        record = _record(members, report, originator, now)
-    except MalformedError as error:
-        report.refuse(number, error.place or WHOLE_ROW, error.message)
-        return
-    report.accepted += 1
-    yield record
+        members, flaw = {}, "is not an object"
+    record = take(report, number, partial(_record, members, flaw, report, options))
+    if record is not None:
+        yield record
 
 
 def _members(window: Window, report: AdapterReport) -> tuple[dict[str, object], str]:
@@ -155,7 +145,9 @@ def _drop(name: str, value: object, report: AdapterReport) -> None:
         drop_named(report, name)
 
 
-def _record(members: dict[str, object], report: AdapterReport, originator: str, now: int) -> CaseRecord:
+def _record(members: dict[str, object], flaw: str, report: AdapterReport, options: CaseOptions) -> CaseRecord:
+    if flaw:
+        raise refusal(WHOLE_ROW, flaw)
     texts = {name: _text(members.get(name), name) for name in CARRIED}
     reference = texts["CaseNumber"] or texts["CaseID"]
     if not reference:
@@ -169,7 +161,8 @@ def _record(members: dict[str, object], report: AdapterReport, originator: str, 
         for name in ("ContactPhone", "ContactEmail"):
             if texts[name]:
                 report.drop(name)
-    return CaseRecord(originator, reference, version=1, opened=now, updated=now, contact=contact)
+    opened = options.read_at
+    return CaseRecord(options.originator, reference, version=1, opened=opened, updated=opened, contact=contact)
 
 
 def _text(value: object, name: str) -> str:
