@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway import sourcestate
 from gateway.approvals import OPEN
 from gateway.audit import EventKind
 from gateway.cases.keeping import HELD, review_at
@@ -29,6 +30,7 @@ from gateway.interchange import EMPTY_VIEW, FeedHead
 from gateway.keylife import DAY_SECONDS, KeyPurpose, KeyState, alarm_level
 from gateway.model import MAX_TEXT_CHARS
 from gateway.node import Node
+from gateway.sourcestate import State
 from gateway.standing import roster
 from gateway.store import Transaction
 from gateway.store.people import EVERYTHING
@@ -59,6 +61,7 @@ class AlarmKind(StrEnum):
     OWN_LOG = "own_log"
     FEED_STALE = "feed_stale"
     SYNC_FAILING = "sync_failing"
+    SOURCE_FAILING = "source_failing"
     PARTNER_KEY_REVOKED = "partner_key_revoked"
     PARTNER_CARD_WAITS = "partner_card_waits"
     PARTNER_RESTORED = "partner_restored"
@@ -83,6 +86,8 @@ NEXT: Mapping[AlarmKind, str] = {
     "in use, or our log's key is in foreign hands: `gateway audit verify`",
     AlarmKind.FEED_STALE: "the hub shows nothing newer: `gateway sync status`, then ring the partner up",
     AlarmKind.SYNC_FAILING: "`gateway sync status` names the last error",
+    AlarmKind.SOURCE_FAILING: "`gateway source show` names the last error and how far the list was taken; deletions "
+    "are missing here until it goes on",
     AlarmKind.PARTNER_KEY_REVOKED: "look again at what the partner sent since the time it names: `gateway audit list`",
     AlarmKind.PARTNER_CARD_WAITS: "compare the fingerprint by voice, then sign: `gateway approval list`",
     AlarmKind.UNKNOWN_ENTRIES: "look for them in backups and in the files that were imported, and import them again",
@@ -103,6 +108,7 @@ SWEPT = frozenset(
         AlarmKind.KEY_EXPIRED,
         AlarmKind.FEED_STALE,
         AlarmKind.SYNC_FAILING,
+        AlarmKind.SOURCE_FAILING,
         AlarmKind.PROPOSAL_WAITS,
         AlarmKind.ACKNOWLEDGEMENT_OVERDUE,
         AlarmKind.WITHDRAWAL_OVERDUE,
@@ -181,7 +187,7 @@ def sweep(node: Node) -> list[Finding]:
     """Every alarm that looking can raise or close stands as things stand now. Returns what is wrong."""
     now = node.clock()
     with node.store.reading() as tx:
-        found = _findings(tx, now)
+        found = _findings(tx, node, now)
         standing = {(row.kind, row.subject): row.level for row in tx.alarms.all() if row.kind in SWEPT}
     # Nothing is written while nothing changes: a sweep comes each minute.
     if {(str(one.kind), one.subject): one.level for one in found} != standing:
@@ -225,13 +231,15 @@ def _settle(tx: Transaction, node: Node, found: Sequence[Finding]) -> None:
 # What is wrong now
 
 
-def _findings(tx: Transaction, now: int) -> list[Finding]:
+def _findings(tx: Transaction, node: Node, now: int) -> list[Finding]:
     paused = {scope for scope, _, _ in tx.people.pauses()}
+    interval = node.settings.hashsharing_interval_seconds
     partners = {row.agency: row for row in tx.people.partners() if _exchanges(row, paused)}
     return [
         *key_findings(tx.keys.own(), now),
         *feed_findings(tx.sets.all(), partners, now),
         *sync_findings(tx.schedule.jobs(), partners, now),
+        *([] if EVERYTHING in paused else source_findings(sourcestate.read(node, tx), interval=interval, now=now)),
         *acknowledgement_findings((row for _, row in tx.duties.unacknowledged()), partners, now),
         *proposal_findings(tx.people.proposals(state=OPEN), now),
         *withdrawal_findings(tx.withdrawals.outstanding(), now),
@@ -280,6 +288,25 @@ def sync_findings(jobs: Iterable[ScheduleRow], partners: Mapping[str, PartnerRow
             continue
         if now - max(job.last_success, partner.added) >= SILENT_SECONDS:
             yield Finding(AlarmKind.SYNC_FAILING, job.partner, "no sync with this partner has succeeded for a day")
+
+
+def source_findings(state: State, *, interval: int, now: int) -> Iterator[Finding]:
+    """The hash-sharing server that we follow, where no run has succeeded for too long, or none gets on.
+
+    Args:
+        interval: how often it is asked, in seconds.
+    """
+    if not state.url or not state.began:
+        return
+    patience = max(SILENT_SECONDS, 2 * interval)
+    if state.failures and now - max(state.last_success, state.began) >= patience:
+        yield Finding(AlarmKind.SOURCE_FAILING, state.set_name, "no run with this set's server has succeeded for a day")
+    elif now - max(state.since, state.began) >= patience:
+        detail = "runs with this set's server succeed, and none has read a window to its end for a day"
+        yield Finding(AlarmKind.SOURCE_FAILING, state.set_name, detail)
+    elif state.since > now:
+        detail = "this set's server was followed up to a time that has not come: our clock was put back"
+        yield Finding(AlarmKind.SOURCE_FAILING, state.set_name, detail)
 
 
 def acknowledgement_findings(

@@ -99,6 +99,7 @@ class EventKind(StrEnum):
     POLICY_SCHEDULED = "policy_scheduled"
     POLICY_UNSCHEDULED = "policy_unscheduled"
     SYNC_FAILED = "sync_failed"
+    SOURCE_FAILED = "source_failed"
     TOKEN_REFUSED = "token_refused"  # noqa: S105 - a word of the log, not a secret
     KEY_CHANGED = "key_changed"
     CHECKPOINT_COSIGNED = "checkpoint_cosigned"
@@ -227,6 +228,7 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.LEGAL_HOLD_ENDED: frozenset({"hold", "set", "entries", "reason", "proposal"}),
     EventKind.POLICY_SCHEDULED: frozenset({"policy", "on", "key_ids", "proposal"}),
     EventKind.POLICY_UNSCHEDULED: frozenset({"policy", "on", "proposal", "reason"}),
+    EventKind.SOURCE_FAILED: frozenset({"set", "error", "reason", "attempts", "next_run"}),
     EventKind.SYNC_FAILED: frozenset({"partner", "set", "error", "reason", "attempts", "next_run"}),
     EventKind.TOKEN_REFUSED: frozenset({"partner", "error", "reason"}),
     EventKind.KEY_CHANGED: frozenset(

@@ -1,11 +1,7 @@
 """Following an NCMEC-style server: its list becomes an own set, entry by entry, deletions included.
 
 The server knows windows of time and no cursor (`adapters.ncmec_pages`). What is known here of where we stand is one
-sealed value in the database:
-
-    since       everything published up to then was taken
-    until       the end of the window that is being read, 0 between two windows
-    following   the next page of it, as the server named it, and when it did
+sealed value in the database (`sourcestate.State`).
 
 Rules, since such servers are as they are:
 
@@ -16,24 +12,26 @@ Rules, since such servers are as they are:
 4. An entry is known by member and id. What ended there is withdrawn here, but not listed as never again: it may return.
    What is listed as never again here does not come in, whatever the server says.
 5. Who serves another list or feeds another set begins at the beginning.
+6. A run that fails is on record, and the next one comes later and later, an hour at most. Nothing is passed over to get
+   on: a page that cannot be read may hold deletions. It is asked for again until somebody has looked (`alarms`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
+from gateway import sourcestate
 from gateway.adapters.ncmec import stamp
 from gateway.adapters.ncmec_pages import SourcePage, parse_page
+from gateway.audit import EventKind
 from gateway.columns.block import decode
 from gateway.columns.drafts import DraftBatch
 from gateway.columns.rows import Rows, grouped
-from gateway.crypto import canonical
 from gateway.errors import (
     ConfigError,
     ConflictError,
@@ -48,18 +46,18 @@ from gateway.exchange.ledger import withdraw_entries
 from gateway.exchange.shelf import block_id
 from gateway.exchange.withdrawals import Cause
 from gateway.model import AdapterReport, EntryDraft
+from gateway.sourcestate import SCOPE, State
 from gateway.store import Transaction
+from gateway.store.schedule import MAX_BACKOFF_SECONDS
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
-META = "hash-sharing source"
-SCOPE = "source"  # what `pause` stops with everything
 ACTOR = "hash-sharing source"
 LAG_SECONDS = 60
 OVERLAP_SECONDS = 60
 FOLLOWING_SECONDS = 12 * 3600  # NCMEC advises against keeping them longer
 WAKE_SECONDS = 10
-MAX_STATE_BYTES = 16 << 10
+JITTER_PERCENT = 10  # so that gateways that began together do not ask together
 ENDED = Cause("deleted by the server that it came from")
 MAX_PAGES = 20_000  # of one run: twenty million entries
 
@@ -76,22 +74,6 @@ class Run(Protocol):
 
     def __call__(self, function: Callable[..., T], /, *args: object) -> Awaitable[T]:
         """The function's result."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Where we stand with the server. Times are Unix seconds."""
-
-    url: str
-    set_name: str
-    since: int = 0
-    until: int = 0
-    following: str = ""
-    following_at: int = 0
-    next_run: int = 0
-    failures: int = 0
-    last_success: int = 0
-    last_error: str = ""
 
 
 @dataclass(slots=True)
@@ -116,21 +98,22 @@ class Sourcing:
         settings = exchange.node.settings
         if not settings.hashsharing_url:
             raise ConfigError("there is no server to follow", place="hashsharing_url")
-        self._fresh = State(settings.hashsharing_url, settings.hashsharing_set)
+        self._set = settings.hashsharing_set
 
     def state(self) -> State:
         """Where we stand; at the beginning, where the settings name another server or set than before."""
         with self._node.store.reading() as tx:
-            return self._state(tx)
+            return sourcestate.read(self._node, tx)
 
     def claim(self) -> bool:
-        """Whether a run is due; then nobody else has it until the next one is."""
+        """Whether a run is due, and nothing is paused; then nobody else has it until the next one is."""
         now, interval = self._node.clock(), self._node.settings.hashsharing_interval_seconds
         with self._node.store.transaction() as tx:
-            state = self._state(tx)
-            if now < state.next_run <= now + interval:
+            state = sourcestate.read(self._node, tx)
+            # A time that is further ahead than any run is put off came from a clock that was put back since.
+            if now < state.next_run <= now + 2 * max(interval, MAX_BACKOFF_SECONDS) or tx.people.is_paused(SCOPE):
                 return False
-            self._put(tx, replace(state, next_run=now + interval))
+            sourcestate.write(self._node, tx, replace(state, next_run=now + interval, began=state.began or now))
         return True
 
     def begin(self) -> str | None:
@@ -143,13 +126,13 @@ class Sourcing:
         with self._node.store.transaction() as tx:
             if tx.people.is_paused(SCOPE):
                 raise OverloadedError("exchange is paused")
-            state = self._state(tx)
+            state = sourcestate.read(self._node, tx)
             if state.following and now - state.following_at <= FOLLOWING_SECONDS:
                 return state.following
             until = now - LAG_SECONDS
             if until <= state.since:
                 return None
-            self._put(tx, replace(state, until=until, following="", following_at=0))
+            sourcestate.write(self._node, tx, replace(state, until=until, following="", following_at=0))
         after = max(state.since - OVERLAP_SECONDS, 0)
         return f"/v2/entries?from={_quoted(after)}&to={_quoted(until)}"
 
@@ -159,7 +142,7 @@ class Sourcing:
 
     def keep(self, raw: bytes) -> bytes:
         """Keep a large fingerprint for an entry that is taken in next; returns its SHA-256."""
-        return largevalues.keep(self._node, self._fresh.set_name, raw)
+        return largevalues.keep(self._node, self._set, raw)
 
     def take(self, asked: str, page: SourcePage, fetched: Mapping[str, dict[str, bytes]], followed: Followed) -> bool:
         """Take a page in; returns whether the window has another one.
@@ -171,7 +154,7 @@ class Sourcing:
         Raises:
             ConflictError: another node has gone on meanwhile.
         """
-        name = self._fresh.set_name
+        name = self._set
         # 1. What is there is taken in as any list is. A crash after it leaves the page to be taken again, to no effect.
         linked = [draft._replace(digests=draft.digests | fetched.get(draft.source_ref, {})) for draft, _ in page.linked]
         # An entry of which nothing could be had is left as it is: the server did not say that it ended.
@@ -184,28 +167,45 @@ class Sourcing:
             followed.unchanged += tally.unchanged
         # 2. What ended is withdrawn, and we stand behind this page, in one commit.
         with self._node.store.transaction() as tx:
-            state = self._state(tx)
+            state = sourcestate.read(self._node, tx)
             if state.following and state.following != asked:
                 raise ConflictError("another node follows the server meanwhile")
             followed.withdrawn += self._withdraw(tx, page.ended)
-            self._put(tx, self._moved(state, page))
+            sourcestate.write(self._node, tx, self._moved(state, page))
         followed.pages += 1
         return bool(page.following)
 
     def forget_place(self) -> None:
         """The server does not know the page that it named: the window is begun again."""
         with self._node.store.transaction() as tx:
-            self._put(tx, replace(self._state(tx), following="", following_at=0))
+            sourcestate.write(self._node, tx, replace(sourcestate.read(self._node, tx), following="", following_at=0))
 
-    def end(self, error: str) -> None:
-        """Note how a run ended; "" for well."""
-        with self._node.store.transaction() as tx:
-            state = self._state(tx)
-            if error:
-                done = replace(state, failures=state.failures + 1, last_error=error[:500])
-            else:
-                done = replace(state, failures=0, last_error="", last_success=self._node.clock())
-            self._put(tx, done)
+    def end(self, error: GatewayError | None = None) -> None:
+        """Note how a run ended: well, or by an error. After failures the next one is later and later, on record."""
+        node, now = self._node, self._node.clock()
+        interval = node.settings.hashsharing_interval_seconds
+        with node.store.transaction() as tx:
+            state = sourcestate.read(node, tx)
+            if error is None:
+                sourcestate.write(node, tx, replace(state, failures=0, last_error="", last_success=now))
+                return
+            # An interval longer than the longest wait is not shortened by failures.
+            wait = max(interval, min(MAX_BACKOFF_SECONDS, interval * 2 ** min(state.failures, 10)))
+            failures, next_run = state.failures + 1, now + self._jittered(wait)
+            failed = replace(state, failures=failures, last_error=error.message[:500], next_run=next_run)
+            sourcestate.write(node, tx, failed)
+            details: dict[str, object] = {
+                "set": self._set,
+                "error": type(error).__name__,
+                "reason": error.message,
+                "attempts": failures,
+                "next_run": next_run,
+            }
+            tx.log.append([node.event(EventKind.SOURCE_FAILED, actor=node.agency, subject=self._set, details=details)])
+
+    def _jittered(self, seconds: int) -> int:
+        spread = max(1, seconds * JITTER_PERCENT // 100)
+        return seconds - spread + int.from_bytes(self._node.random.bytes(4), "big") % (2 * spread + 1)
 
     def _moved(self, state: State, page: SourcePage) -> State:
         if page.following:
@@ -216,7 +216,7 @@ class Sourcing:
         """Withdraw what the set holds of the references that ended."""
         if not ended:
             return 0
-        hash_set = tx.sets.get(self._fresh.set_name)
+        hash_set = tx.sets.get(self._set)
         if hash_set.hub or hash_set.id is None:
             raise DeniedError("only its owner changes a set; this one is a mirror")
         wanted = Rows.of(len(ended), {"source_ref": list(ended)})
@@ -235,23 +235,6 @@ class Sourcing:
         gone = withdraw_entries(self._node, shelf, tx, hash_set, entries, actor=ACTOR, cause=ENDED)
         return sum(one.rows.n for one in gone)
 
-    def _state(self, tx: Transaction) -> State:
-        text = tx.people.meta(META)
-        if text is None:
-            return self._fresh
-        try:
-            raw = self._node.keystore.master_key.open(base64.b64decode(text), META)
-        except ValueError as error:
-            raise MalformedError("where we stand with the server is not as it was written") from error
-        members: Any = canonical.parse_canonical(raw, max_bytes=MAX_STATE_BYTES)
-        state = State(**members)
-        same = (state.url, state.set_name) == (self._fresh.url, self._fresh.set_name)
-        return state if same else self._fresh
-
-    def _put(self, tx: Transaction, state: State) -> None:
-        raw = self._node.keystore.master_key.seal(canonical.encode(asdict(state)), META, self._node.random)
-        tx.people.set_meta(META, base64.b64encode(raw).decode())
-
 
 async def follow(
     sourcing: Sourcing, link: SourceLink, run: Run, on_page: Callable[[Followed], None] = lambda _followed: None
@@ -262,8 +245,8 @@ async def follow(
         GatewayError: the server, or what it says, is not in order.
     """
     followed = Followed()
+    asked = await run(sourcing.begin)  # while everything is paused nobody asks, and nothing has failed
     try:
-        asked = await run(sourcing.begin)
         while asked is not None and followed.pages < MAX_PAGES:
             page = await run(sourcing.read, await link.page(asked), followed)
             more = await run(sourcing.take, asked, page, await _fetch(sourcing, link, run, page, followed), followed)
@@ -272,9 +255,9 @@ async def follow(
     except GatewayError as error:
         if isinstance(error, MalformedError | NotFoundError):
             await run(sourcing.forget_place)
-        await run(sourcing.end, error.message)
+        await run(sourcing.end, error)
         raise
-    await run(sourcing.end, "")
+    await run(sourcing.end)
     return followed
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,7 @@ from gateway.errors import ConfigError, ConflictError, DeniedError, NotFoundErro
 from gateway.home import open_home
 from gateway.keyadmin import bootstrap_administrator
 from gateway.node import Node
+from gateway.sourcestate import State
 from gateway.store.tables import AlarmRow, OwnKey, PartnerRow, ProposalRow, ScheduleRow
 from gateway.watch import MAX_CALLS, Watch
 from partner_simulator import Network, here
@@ -265,6 +268,34 @@ def test_a_sync_that_fails_for_a_day_is_told(node: Node) -> None:
     ]
     for row, added, told in cases:
         assert bool(list(alarms.sync_findings([row], partner(added), now))) is told
+
+
+NOW = 2_000_000_000
+SOURCE = State("https://list.example/hashsharing", "XA-NCVI/from-list", since=NOW - 100, began=NOW - 90 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("state", "interval", "told"),
+    [
+        (SOURCE, 900, ""),
+        (replace(SOURCE, url=""), 900, ""),
+        (replace(SOURCE, failures=9, last_success=NOW - DAY + 1), 900, ""),
+        (replace(SOURCE, failures=9, last_success=NOW - DAY), 900, "none has|no run"),
+        (replace(SOURCE, failures=1, since=0, began=NOW - DAY), 900, "no run"),
+        (replace(SOURCE, failures=1, since=0, began=NOW - DAY + 1), 900, ""),
+        (replace(SOURCE, since=NOW - DAY, last_success=NOW - 100), 900, "to its end"),
+        (replace(SOURCE, since=0, began=NOW - DAY, last_success=NOW - 100), 900, "to its end"),
+        (replace(SOURCE, since=NOW - DAY, last_success=NOW - DAY), DAY, ""),
+        (replace(SOURCE, since=NOW - 2 * DAY, last_success=NOW - DAY), DAY, "to its end"),
+        (replace(SOURCE, since=NOW + 1), 900, "put back"),
+        (replace(SOURCE, began=0, since=0, failures=5), 900, ""),
+    ],
+)
+def test_a_server_that_is_followed_in_vain_is_told(state: State, interval: int, told: str) -> None:
+    found = list(alarms.source_findings(state, interval=interval, now=NOW))
+    assert [(one.kind, one.subject) for one in found] == [(AlarmKind.SOURCE_FAILING, state.set_name)] * bool(told)
+    assert all(re.search(told, one.detail) for one in found)
+    assert all("https" not in one.detail for one in found)
 
 
 def test_a_proposal_that_waits_for_a_day_is_told(node: Node) -> None:

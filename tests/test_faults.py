@@ -15,6 +15,7 @@ from the first leaf to the last, every message with the one receipt that its rec
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import random
 from collections import Counter
@@ -42,13 +43,15 @@ from factory import (
     make_node,
     make_set,
 )
-from gateway import audit
+from gateway import audit, sourcestate
+from gateway.adapters.ncmec import NAMESPACE
 from gateway.crypto.checkpoint import VerifierKey
 from gateway.errors import ConflictError, NotFoundError, OverloadedError, PartnerError
 from gateway.exchange import Exchange
 from gateway.exchange.labels import SetDefaults
 from gateway.model import HandlingCode, Restriction
 from gateway.node import CheckpointSigner, Node, log_origin
+from gateway.sourcing import Sourcing, follow
 from gateway.store import Store, Transaction
 from partner_simulator import Network, held_entries
 
@@ -68,6 +71,8 @@ ONCE = frozenset(
         audit.EventKind.RECEIPT_STORED,
         audit.EventKind.MAILBOX_SENT,
         audit.EventKind.VIEW_CHANGED,
+        audit.EventKind.LARGE_VALUE_KEPT,
+        audit.EventKind.LARGE_VALUES_DROPPED,
     }
 )
 
@@ -262,7 +267,49 @@ class Deed:
     once: bool = False  # done again it is refused, since it was done
 
 
+class ListServer:
+    """An NCMEC-style server: two pages with a large fingerprint; since noon one entry is gone and one is new."""
+
+    def __init__(self, clock: FakeClock, noon: int) -> None:
+        self._later = clock() > noon
+
+    async def page(self, path: str) -> bytes:
+        if path.endswith("TMK_PDQF"):
+            return b"a fingerprint of a made-up video " * 10
+        large = '<tmk-pdqf rel="self" href="/v2/entries/3/fingerprints/TMK_PDQF"/>'
+        rows = [_listed(n, large if n == 3 else "") for n in range(1, 5)]
+        if self._later:
+            rows = ['<deletedImage><member id="7"/><id>1</id></deletedImage>', _listed(2), rows[2], _listed(5, large)]
+        first = "at=" not in path
+        following = "" if not first else "<paging><next>/v2/entries?at=2</next></paging>"
+        inside = "".join(rows[:2] if first else rows[2:])
+        return f'<queryResult xmlns="{NAMESPACE}"><images>{inside}</images>{following}</queryResult>'.encode()
+
+
+def _listed(number: int, more: str = "") -> str:
+    md5 = hashlib.md5(f"made-up {number}".encode()).hexdigest()
+    return f'<image><member id="7"/><id>{number}</id><fingerprints><md5>{md5}</md5>{more}</fingerprints></image>'
+
+
+async def _at_once(function: Callable[..., T], *args: object) -> T:
+    return function(*args)
+
+
+def follow_list(world: World) -> None:
+    noon = world.clock()
+    world.clock.advance(300)
+    world.run(follow(Sourcing(world.xa), ListServer(world.clock, noon), _at_once))
+
+
+def with_a_source(world: World) -> None:
+    """XA follows a server, and holds what it had yesterday."""
+    defaults = SetDefaults(LEGAL_BASIS, category="icse:1")
+    world.xa.ledger.create_set("XA-NCVI/from-list", "victim_identification", defaults, "tester")
+    world.run(follow(Sourcing(world.xa), ListServer(world.clock, world.clock()), _at_once))
+
+
 DEEDS = {
+    "follow a server": Deed(with_a_source, follow_list),
     "create a set": Deed(empty, create_set, once=True),
     "import": Deed(listed, import_entries),
     "withdraw": Deed(listed, withdraw, once=True),
@@ -290,7 +337,10 @@ def start_of(start: Callable[[World], None], _database: str) -> tuple[World, Tem
     """The databases and nodes from which a deed starts; made once, copied for each run."""
     place = TemporaryDirectory(prefix="gateway-faults-")
     clock = FakeClock()
-    nodes = [make_node(Path(place.name), agency, clock=clock, page_changes=24) for agency in AGENCIES]
+    source = {"hashsharing_url": "https://list.example/hashsharing", "hashsharing_user": "XA-NCVI"}
+    source |= {"hashsharing_password_file": "password", "hashsharing_set": "XA-NCVI/from-list"}
+    settings = {"XA-NCVI": source, "XB-NCVI": {}}
+    nodes = [make_node(Path(place.name), name, clock=clock, page_changes=24, **settings[name]) for name in AGENCIES]
     befriend(*nodes)
     world = World(Path(place.name), FaultyNetwork(random.Random(1)), clock)
     for node in nodes:
@@ -346,6 +396,10 @@ def state(exchange: Exchange) -> dict[str, object]:
             "undelivered": [(m.partner, m.number) for m in tx.mail.sent_mail() if not m.delivered],
             "mail in": [(m.partner, m.number, m.kind, exchange.mailbox.read(m)) for m in tx.mail.incoming()],
             "on their way": [row.subject for agency in AGENCIES for row in tx.mail.waiting(agency)],
+            "large": tx.connection.execute(
+                text("SELECT entry_id, octets FROM large_use NATURAL JOIN large_value")
+            ).all(),
+            "source": ((where := sourcestate.read(node, tx)).since > 0, where.until, where.following, where.failures),
             "schedule": [(j.job, j.failures, j.lease_until, j.last_error, j.lag_changes) for j in tx.schedule.jobs()],
         }
         rows = list(tx.log.leaves())

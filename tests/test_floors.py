@@ -78,6 +78,7 @@ FLOOR_OF = {
     "reconcile": "deeds",
     "recording": "deeds",
     "sourcing": "deeds",
+    "sourcestate": "deeds",
     "alarms": "deeds",
     "sync": "deeds",
     "watch": "deeds",

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from factory import FakeClock, befriend, events, loopback, make_node, make_set, serving
 from gateway.adapters.ncmec import NAMESPACE
+from gateway.alarms import AlarmKind, sweep
 from gateway.audit import EventKind
 from gateway.callers import Callers, Scope
 from gateway.client import HashSharingLink
@@ -20,6 +21,7 @@ from gateway.errors import (
     ConfigError,
     ConflictError,
     GatewayError,
+    MalformedError,
     NotFoundError,
     OverloadedError,
     PartnerError,
@@ -314,6 +316,53 @@ async def test_while_everything_is_paused_nothing_is_asked(xb: Exchange, clock: 
     with pytest.raises(OverloadedError):
         await run(xb, server)
     assert server.asked == []
+    assert Sourcing(xb).state().failures == 0, "the server has not failed"
+
+
+async def test_runs_that_fail_come_later_and_later_are_on_record_and_raise_an_alarm(
+    xb: Exchange, clock: FakeClock
+) -> None:
+    sourcing, waits = Sourcing(xb), []
+    while sweep(xb.node) == []:
+        assert sourcing.claim()
+        with pytest.raises(MalformedError):
+            await run(xb, Recorded(b"<html>a page that never was one</html>"))
+        waits.append(sourcing.state().next_run - clock())
+        assert not sourcing.claim(), "nobody asks before that"
+        clock.advance(waits[-1])
+    assert 810 <= waits[0] <= 990
+    assert 1_620 <= waits[1] <= 1_980
+    assert all(3_240 <= wait <= 3_960 for wait in waits[2:])
+    assert 24 <= len(waits) <= 30
+    failed = events(xb.node, EventKind.SOURCE_FAILED)
+    assert [event.details["attempts"] for event in failed] == list(range(1, len(waits) + 1))
+    (alarm,) = sweep(xb.node)
+    assert (alarm.kind, alarm.subject) == (AlarmKind.SOURCE_FAILING, SET)
+    # Nothing was passed over meanwhile, and the first good run closes it.
+    assert sourcing.claim()
+    await run(xb, Recorded(page(image("1", PRINT))))
+    assert (sourcing.state().failures, held(xb, 1), sweep(xb.node)) == (0, {1}, [])
+    assert 0 < sourcing.state().next_run - clock() <= 900
+
+
+async def test_a_server_whose_windows_never_end_raises_an_alarm(
+    xb: Exchange, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.sourcing.MAX_PAGES", 3)
+    sourcing, number = Sourcing(xb), 0
+    for _ in range(25):
+        assert sourcing.claim()
+        pages = [page(image("1", PRINT), following=f"/v2/entries?start={number + n}") for n in range(2, 5)]
+        number += 3
+        await run(xb, Recorded(*pages))
+        clock.advance(3_600)
+    assert (sourcing.state().failures, sourcing.state().since) == (0, 0)
+    (alarm,) = sweep(xb.node)
+    assert "to its end" in alarm.detail
+    with xb.node.store.transaction() as tx:
+        tx.people.pause("*", "duty-officer", clock())
+    assert sweep(xb.node) == [], "what people have stopped is no news to them"
+    assert not sourcing.claim()
 
 
 async def test_a_wrong_secret_is_told_as_that(xa: Exchange, link: HashSharingLink) -> None:
