@@ -178,10 +178,11 @@ class Pair:
         assert word == "equal"
 
 
-def make_pair(folder: Path, stack: ExitStack) -> Pair:
+def make_pair(folder: Path, stack: ExitStack, **settings: object) -> Pair:
     """A hub with an empty set, and a follower that has never asked. Both close with `stack`."""
     nodes = [
-        make_node(folder, agency, clock=CLOCK, random=SYSTEM_RANDOM, page_changes=65_536) for agency in (HUB, FOLLOWER)
+        make_node(folder, agency, clock=CLOCK, random=SYSTEM_RANDOM, page_changes=65_536, **settings)
+        for agency in (HUB, FOLLOWER)
     ]
     befriend(*nodes)
     hub, follower = (Gateway(Exchange(node)) for node in nodes)
