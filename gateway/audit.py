@@ -72,6 +72,7 @@ class EventKind(StrEnum):
     PAGE_SERVED = "page_served"
     SURFACE_PAGE_SERVED = "surface_page_served"
     SURFACE_VALUE_SERVED = "surface_value_served"
+    OBJECTS_RECEIVED = "objects_received"
     OPINION_RECEIVED = "opinion_received"
     OPINION_GIVEN = "opinion_given"
     ALLOW_LIST_CHANGED = "allow_list_changed"
@@ -184,6 +185,9 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     ),
     EventKind.LARGE_VALUE_KEPT: frozenset({"set", "octets"}),
     EventKind.LARGE_VALUES_DROPPED: frozenset({"set", "values"}),
+    EventKind.OBJECTS_RECEIVED: frozenset(
+        {"partner", "surface", "set", "objects", "taken", "withdrawn", "refused", "reasons", "body_digest", "policy"}
+    ),
     EventKind.OPINION_RECEIVED: frozenset(
         {"partner", "surface", "set", "entry", "version", "algorithm", "verdict", "reasons"}
     ),

@@ -39,6 +39,7 @@ from gateway.callers import Callers, Scope
 from gateway.doors.taxii import ROOT, STIX_TYPE, TAXII_TYPE
 from gateway.exchange import Exchange
 from gateway.exchange.collections import PAGE_OBJECTS, collection_id, inbox_id
+from gateway.exchange.decisions import Judge
 from gateway.exchange.inbox import MAX_BODY_BYTES, MAX_OBJECTS
 from gateway.exchange.lookup import parse_entry
 from gateway.model import EntryDraft, HandlingCode, Restriction, VictimStatus
@@ -487,8 +488,9 @@ async def test_what_a_partner_sends_is_held_and_goes_to_nobody(xa: Exchange, sto
     [mine] = await stock.collections()
     assert (mine.id, mine.can_read, mine.can_write) == (inbox_id(INBOX), False, True)
     assert (await stock.get(f"collections/{mine.id}/objects/")).status_code == 403
-    [refused] = events(xa.node, EventKind.ROWS_REFUSED)
-    assert refused.details["reasons"] == {"object": 2}
+    [received] = events(xa.node, EventKind.OBJECTS_RECEIVED)
+    counted = {name: received.details[name] for name in ("objects", "taken", "withdrawn", "refused", "reasons")}
+    assert counted == {"objects": 3, "taken": 1, "withdrawn": 0, "refused": 2, "reasons": {"object": 2}}
     [imported] = events(xa.node, EventKind.ENTRIES_IMPORTED)
     assert (imported.actor, imported.details["accepted"]) == ("XB-NCVI", 1)
 
@@ -536,6 +538,51 @@ async def test_policy_decides_what_is_taken(xa: Exchange, stock: Stock, clock: F
     embargo = {EXTENSION: {"restrictions": ["embargo"]}}
     status = await send(stock, indicator(extensions=embargo))
     assert status["failures"][0]["message"] == "policy does not let us take this"
+    assert xa.lookup.find([MD5], actor="tester") == []
+
+
+async def test_what_is_taken_and_what_is_not_leaves_a_receipt_that_decides_again(
+    xa: Exchange, stock: Stock, clock: FakeClock
+) -> None:
+    make_set(xa, "from-xb-ncvi")
+    for _ in range(2):  # the same labels again: no second receipt
+        await send(stock, indicator(), indicator(2, extensions={EXTENSION: {"restrictions": ["embargo"]}}))
+    decided = [one for one in events(xa.node, EventKind.SHARE_DECIDED) if one.details["action"] == "receive"]
+    assert [(one.details["outcome"], one.details["surface"]) for one in decided] == [
+        ("allow", "tls_only"),
+        ("deny", "tls_only"),
+    ]
+    assert all(one.details["policy"] == xa.node.policy.digest and one.details["rules"] for one in decided)
+    with xa.node.store.reading() as tx:
+        judge = Judge(tx)
+        again = [judge.decide_again(leaf) for leaf in judge.receipts()]
+        stored = [row.attributes for row in tx.sets.labels(tx.sets.get(INBOX).id or 0)]
+    assert len([one for one in again if one.details["action"] == "receive"]) == 2
+    assert all(one.same for one in again)
+    assert all("embargo" in attributes for attributes in stored), "a label as offered is none of the set's own"
+    received = events(xa.node, EventKind.OBJECTS_RECEIVED)
+    assert [one.details["reasons"] for one in received] == [{"policy": 1}] * 2
+    clock.advance(2)
+    assert await admit(xa, "XC-NCVI", clock).collections() == []
+
+
+async def test_what_is_sent_while_policy_changes_is_not_taken(
+    xa: Exchange, stock: Stock, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_set(xa, "from-xb-ncvi")
+    judged = type(xa.node.policy).receivable
+
+    def changed_meanwhile(policy: Any, *asked: Any) -> Any:
+        found = judged(policy, *asked)
+        switch_policy(xa, "Agreement", "Agreement")
+        xa.node.policies.texts = {**xa.node.policies.texts, "XA/national.cedar": "// nothing\n"}
+        return found
+
+    monkeypatch.setattr(type(xa.node.policy), "receivable", changed_meanwhile)
+    headers = {"Accept": TAXII_TYPE, "Content-Type": TAXII_TYPE}
+    body = json.dumps({"objects": [indicator()]})
+    answer = await stock.get(f"collections/{inbox_id(INBOX)}/objects/", "POST", data=body, headers=headers)
+    assert is_error(answer, 503)
     assert xa.lookup.find([MD5], actor="tester") == []
 
 

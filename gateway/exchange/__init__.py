@@ -119,7 +119,7 @@ class Exchange:
         self.windows = Windows(node, self.shelf, self.admission)
         self.surface_values = SurfaceValues(node, self.windows, self.admission)
         self.collections = Collections(node, self.shelf, self.windows, self.admission)
-        self.inbox = Inbox(node, self.shelf, self.ledger, self.admission)
+        self.inbox = Inbox(node, self.shelf, self.ledger)
         self.mailbox = Mailbox(node)
         self.duties = Duties(node, self.shelf, self.mailbox)
         self.server = Server(node, self.shelf, self.duties)

@@ -185,7 +185,7 @@ class Judge:
         policies = self._policies(str(details["policy"]), datetime.fromtimestamp(event.at, UTC).date())
         sets, who = self.tx.sets, PartnerRef(partner, partner[:2])
         hash_set = sets.find(name) if details["action"] == RECEIVE else sets.find_served(name)
-        row, label = self._label(hash_set, str(details["label"]))
+        row, label = self._label(hash_set, str(details["label"]), offered=details["action"] == RECEIVE)
         asked = who, Surface(str(details["surface"])), {0: LabelInSet(name, label)}
         if details["action"] == RECEIVE:
             return DecidedAgain(
@@ -201,8 +201,10 @@ class Judge:
             self._loaded[digest, on] = load(policytexts.find(self.tx, digest), on=on)
         return self._loaded[digest, on]
 
-    def _label(self, hash_set: HashSet | None, digest: str) -> tuple[LabelRow, Label]:
+    def _label(self, hash_set: HashSet | None, digest: str, *, offered: bool) -> tuple[LabelRow, Label]:
         rows = [] if hash_set is None else self.tx.sets.labels(hash_set.id or 0)
+        if hash_set is not None and offered and not hash_set.hub:  # into a set of ours, through a surface
+            rows = self.tx.sets.offered_labels(hash_set.id or 0)
         for row in rows:
             if row.digest.hex() == digest:
                 return row, stored_label(row)

@@ -4,8 +4,9 @@ Rules:
 
 1. There is such a set only where people here have created it: `AGENCY/from-xb-ncvi`, or `AGENCY/test-from-xb-ncvi` for
    invented data, which is all that moves while the partner is under test. They gave it its purpose and legal basis.
-2. Each object is read by `adapters.stix` and judged by `receive` of policy, over TLS alone, as the partner's own. What
-   is refused is refused by itself, named in the status, and counted in the log.
+2. Each object is read by `adapters.stix` and judged by `receive` of policy, over TLS alone, as the partner's own: for
+   each label that it comes under there is a decision receipt before anything is taken. What is refused is refused by
+   itself, named in the status, and counted in the log: one leaf for each request.
 3. What is taken stands under embargo: it is looked up here, and goes to nobody. Who has looked at it imports it into
    another set.
 4. An object that the partner sends revoked, or deletes, is withdrawn. Only its own can be met: a set has one sender. It
@@ -15,7 +16,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -25,17 +27,17 @@ from gateway.audit import EventKind
 from gateway.columns.block import decode
 from gateway.columns.rows import EXISTENCE, LOCAL_GROUP, Rows, grouped, same_values
 from gateway.crypto import canonical
-from gateway.errors import MalformedError, NotFoundError
-from gateway.exchange.admission import Admission
-from gateway.exchange.collections import inbox_id, inboxes
+from gateway.errors import MalformedError, NotFoundError, OverloadedError
+from gateway.exchange.collections import SURFACE, inbox_id, inboxes
+from gateway.exchange.decisions import RECEIVE, Decisions, Site
 from gateway.exchange.importing import ImportTally
-from gateway.exchange.labels import SetDefaults
+from gateway.exchange.labels import LabelBook, SetDefaults
 from gateway.exchange.ledger import Ledger
 from gateway.exchange.shelf import Shelf, block_id
-from gateway.model import AdapterReport, EntryDraft, Restriction, Surface
+from gateway.model import AdapterReport, EntryDraft, Label, Restriction, Surface
 from gateway.node import Node
-from gateway.partners import active_card
-from gateway.policy import LabelInSet, PartnerRef
+from gateway.partners import active, active_card
+from gateway.policy import Decision, LabelInSet, PartnerRef
 from gateway.store import Transaction
 from gateway.store.tables import HashSet, TaxiiStatus
 
@@ -52,8 +54,11 @@ UNKNOWN_VERSION = "1970-01-01T00:00:00.000Z"  # where an object says none, as a 
 class _Sent:
     """The objects of one request, sorted."""
 
+    digest: str  # of the body, SHA-256
+    count: int = 0
     drafts: list[EntryDraft] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)  # those of them that were listed until now
     versions: dict[str, str] = field(default_factory=dict)
     failures: list[dict[str, object]] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
@@ -68,11 +73,11 @@ class _Sent:
 class Inbox:
     """Takes what TAXII clients send."""
 
-    def __init__(self, node: Node, shelf: Shelf, ledger: Ledger, admission: Admission) -> None:
+    def __init__(self, node: Node, shelf: Shelf, ledger: Ledger) -> None:
         self._node = node
         self._shelf = shelf
         self._ledger = ledger
-        self._admission = admission
+        self._decisions = Decisions(node)
 
     def take(self, partner: str, identifier: str, body: bytes) -> bytes:
         """Take the objects of an envelope; returns the status in canonical JSON.
@@ -84,19 +89,19 @@ class Inbox:
         now, hash_set = self._node.clock(), self._set(partner, identifier)
         # 1. Read, each object by itself.
         sent = _read(body)
-        # 2. What policy does not let us take from this partner is left out.
+        # 2. What policy does not let us take from this partner is left out; either way it is on record.
         taken = self._judged(partner, hash_set, sent)
         # 3. In one commit: the entries. A crash after this line loses the status: the client sends again.
         under_embargo = (one._replace(restrictions=_with_embargo(one)) for one in taken)
         tally = self._ledger.import_entries(hash_set.name, under_embargo, actor=partner, form=FORM)
         _leave_out_barred(sent, taken, tally)
-        gone = self._withdraw(partner, hash_set, sent.revoked)
+        sent.gone = self._withdraw(partner, hash_set, sent.revoked)
         for name in sent.revoked:
-            if name not in gone:
+            if name not in sent.gone:
                 sent.refuse(name, "is revoked, and was never taken or is gone already", "revoked")
         # 4. What became of them.
         failed = {str(one["id"]) for one in sent.failures}
-        names = [*(one.source_ref for one in taken if one.source_ref not in failed), *sorted(gone)]
+        names = [*(one.source_ref for one in taken if one.source_ref not in failed), *sorted(sent.gone)]
         return self._keep_status(partner, hash_set, now, sent, names)
 
     def status(self, partner: str, identifier: str) -> bytes:
@@ -134,12 +139,26 @@ class Inbox:
             )
             for number, word in enumerate(words)
         }
-        decided = self._node.policy.receivable(ref, Surface.TLS_ONLY, labels)
+        policy = self._node.policy
+        decided = policy.receivable(ref, Surface.TLS_ONLY, labels)
+        site = Site(hash_set.id or 0, hash_set.name, partner, RECEIVE, policy.digest, Surface.TLS_ONLY)
+        self._record(site, {number: held.label for number, held in labels.items()}, decided)
         allowed = {word for number, word in enumerate(words) if decided[number].allowed}
         for one in sent.drafts:
             if one.words not in allowed:
                 sent.refuse(one.source_ref, "policy does not let us take this", "policy")
         return [one for one in sent.drafts if one.words in allowed]
+
+    def _record(self, site: Site, labels: Mapping[int, Label], decided: Mapping[int, Decision]) -> None:
+        """What was decided of each label is on record; the policy that decided is still the one in force."""
+        with self._node.store.transaction() as tx:
+            active(self._node, tx, site.partner)
+            if self._node.policy.digest != site.policy:
+                raise OverloadedError("the policy is being changed", retry_after_seconds=1)
+            book = LabelBook(self._node, tx, site.set_id, offered=True)
+            numbers = book.numbers(labels.values())
+            answers = {number: (book.digest(number), decided[at]) for number, at in zip(numbers, labels, strict=True)}
+            self._decisions.record(tx, site, answers)
 
     def _withdraw(self, partner: str, hash_set: HashSet, names: Sequence[str]) -> set[str]:
         """Withdraw the entries that came under these names; returns the names of those that were listed."""
@@ -187,25 +206,30 @@ class Inbox:
             tx.shown.keep_status(
                 TaxiiStatus(id=identifier, partner=partner, at=now, content=raw.decode()), now - STATUS_SECONDS
             )
-            if sent.reasons:
-                details: dict[str, object] = {
-                    "set": hash_set.name,
-                    "partner": partner,
-                    "format": FORM,
-                    "refused": len(sent.failures),
-                    "reasons": dict(sorted(sent.reasons.items())),
-                }
-                kind, subject = EventKind.ROWS_REFUSED, hash_set.name
-                tx.log.append([self._node.event(kind, actor=partner, subject=subject, details=details)])
+            details: dict[str, object] = {
+                "partner": partner,
+                "surface": SURFACE,
+                "set": hash_set.name,
+                "objects": sent.count,
+                "taken": len(successes) - len(sent.gone),
+                "withdrawn": len(sent.gone),
+                "refused": len(sent.failures),
+                "reasons": dict(sorted(sent.reasons.items())),
+                "body_digest": sent.digest,
+                "policy": self._node.policy.digest,
+            }
+            kind, subject = EventKind.OBJECTS_RECEIVED, hash_set.name
+            tx.log.append([self._node.event(kind, actor=partner, subject=subject, details=details)])
         return raw
 
 
 def _read(body: bytes) -> _Sent:
     """The objects of an envelope, sorted into what is to be listed, what is to be withdrawn, and what is neither."""
-    sent, report = _Sent(), AdapterReport(FORM)
+    sent, report = _Sent(hashlib.sha256(body).hexdigest()), AdapterReport(FORM)
     for number, record in stix.objects_in(BytesIO(body), report):
         if number > MAX_OBJECTS:
             raise MalformedError("too many objects in one request", remedy=f"send at most {MAX_OBJECTS} at once")
+        sent.count = number
         members = record if isinstance(record, dict) else {}
         name, version = members.get("id"), members.get("modified", members.get("created"))
         shown = name if isinstance(name, str) and stix.STIX_ID.fullmatch(name) else f"object {number}"

@@ -89,11 +89,16 @@ class SetDefaults:
 
 
 class LabelBook:
-    """The labels of one own set within one transaction; new ones get the next number."""
+    """The labels of one own set within one transaction; new ones get the next number.
 
-    def __init__(self, node: Node, tx: Transaction, set_id: int) -> None:
+    Args:
+        offered: those under which a stock client offered entries for the set, not those that entries stand under.
+    """
+
+    def __init__(self, node: Node, tx: Transaction, set_id: int, *, offered: bool = False) -> None:
         self._node, self._tx, self._set_id = node, tx, set_id
-        rows = tx.sets.labels(set_id)
+        rows = tx.sets.offered_labels(set_id) if offered else tx.sets.labels(set_id)
+        self._put = tx.sets.add_offered_labels if offered else tx.sets.put_labels
         self._numbers = {stored_label(row): row.number for row in rows}
         self._digests = {row.number: row.digest for row in rows}
 
@@ -110,7 +115,8 @@ class LabelBook:
                 added.append(self._add(label))
                 number = added[-1].number
             found.append(number)
-        self._tx.sets.put_labels(added)
+        if added:
+            self._put(added)
         return found
 
     def _add(self, label: Label) -> LabelRow:

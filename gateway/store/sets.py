@@ -17,11 +17,12 @@ from gateway.store.tables import (
     LabelRow,
     LabelSum,
     LabelTable,
+    OfferedLabel,
     OnwardSource,
     ViewRow,
     columns,
 )
-from gateway.store.upserts import add_new, put
+from gateway.store.upserts import add_many, add_new, put
 
 BLOCK = columns(BlockTable)
 DROPPED = columns(DroppedBlock)
@@ -29,6 +30,7 @@ HEAD = columns(FeedHeadRow)
 FOLLOWER = columns(Follower)
 HASH_SET = columns(HashSet)
 LABEL = columns(LabelTable)
+OFFERED = columns(OfferedLabel)
 SOURCE = columns(OnwardSource)
 SUM = columns(LabelSum)
 VIEW = columns(ViewRow)
@@ -46,6 +48,7 @@ _STATE = select(
     select(sql.max(DROPPED.id)).where(DROPPED.set_id == bindparam("set_id")).scalar_subquery(),
 ).where(HASH_SET.id == bindparam("set_id"))
 _LABELS = select(*LABEL).where(LABEL.set_id == bindparam("set_id")).order_by(LABEL.number)
+_OFFERED = select(*OFFERED).where(OFFERED.set_id == bindparam("set_id")).order_by(OFFERED.number)
 _SUMS = select(SUM.label, SUM.part, SUM.value).where(SUM.set_id == bindparam("set_id"))
 _COUNT_REVISION = update(HashSet).where(HASH_SET.id == bindparam("of_set")).values(revision=HASH_SET.revision + 1)
 _FOLLOWERS = select(*FOLLOWER).where(FOLLOWER.set_id == bindparam("set_id")).order_by(FOLLOWER.partner)
@@ -162,6 +165,15 @@ class Sets:
     def labels(self, set_id: int) -> list[LabelRow]:
         """The labels of a set, by number."""
         return [LabelRow(**row._mapping) for row in self._connection.execute(_LABELS, {"set_id": set_id})]
+
+    def offered_labels(self, set_id: int) -> list[LabelRow]:
+        """The labels under which entries were offered for a set, by number."""
+        return [LabelRow(**row._mapping) for row in self._connection.execute(_OFFERED, {"set_id": set_id})]
+
+    def add_offered_labels(self, rows: Sequence[LabelRow]) -> None:
+        """Add such labels."""
+        named = ("set_id", "number", "digest", "salt", "attributes")
+        add_many(self._connection, OfferedLabel, [{name: getattr(row, name) for name in named} for row in rows])
 
     def put_labels(self, rows: Sequence[LabelRow]) -> None:
         """Add labels, or change what a mirror knows of them."""

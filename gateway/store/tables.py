@@ -84,6 +84,20 @@ class LabelTable(LabelRow, table=True):
     __tablename__ = "label"
 
 
+class OfferedLabel(SQLModel, table=True):
+    """A label under which a partner's stock client offered entries for a set of ours, as policy judged it.
+
+    What is taken stands under another one, in our name and under embargo.
+    """
+
+    __tablename__ = "offered_label"
+    set_id: int = Field(primary_key=True, foreign_key="hash_set.id")
+    number: int = Field(primary_key=True)
+    digest: bytes
+    salt: bytes
+    attributes: str
+
+
 class BlockRow(SQLModel):
     """One column block. `id`, the order of arrival, decides what is current. `kind`: changes, removals, refused,
     barred, expired, history. `arrived`: when the oldest of its rows came here."""
