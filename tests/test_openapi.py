@@ -63,6 +63,7 @@ def test_the_contract_is_valid_openapi() -> None:
 def test_routes_and_methods_of_the_application_are_those_of_the_contract(xa: Exchange) -> None:
     app = build_app(xa)
     served = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
+    served = {(method, path) for method, path in served if method != "*"}  # these refuse whatever else is asked
     assert served == {(method, path) for method, path, _ in operations()}
 
 

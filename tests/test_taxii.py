@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -638,6 +640,63 @@ async def test_a_secret_of_another_surface_opens_nothing(xa: Exchange, stock: St
         tx.secrets.open("XB-NCVI", str(Scope.HASHSHARING), clock(), "a proposal")
     secret = Callers(xa.node).issue_secret("XB-NCVI", Scope.HASHSHARING, 30, "duty-officer")[1]
     assert is_error(await Stock(stock.url, "XB-NCVI", secret).get("collections/"), 401)
+
+
+async def test_every_refusal_is_an_error_message_of_taxii(xa: Exchange, stock: Stock, clock: FakeClock) -> None:
+    make(xa, clock)
+    make_set(xa, "from-xb-ncvi")
+    objects, send_to = f"collections/{collection_id(FOUND)}/objects/", f"collections/{inbox_id(INBOX)}/objects/"
+    headers = {"Accept": TAXII_TYPE, "Content-Type": TAXII_TYPE}
+    for path in ("nothing/", "collections", "collections/x/y/z/", f"{objects}a/b/c/", "/taxii2/other/", "/taxii2/x"):
+        for method in ("GET", "POST", "DELETE"):
+            assert is_error(await stock.get(path, method, headers=headers), 404), path
+    for path, method, allowed in (
+        ("collections/", "POST", "GET"),
+        (objects, "DELETE", "GET, POST"),
+        (f"{objects}x/", "PUT", "GET, DELETE"),
+        ("/taxii2/", "OPTIONS", "GET"),
+        (f"status/{uuid4()}/", "PATCH", "GET"),
+    ):
+        answer = await stock.get(path, method, headers=headers)
+        assert is_error(answer, 405), path
+        assert answer.headers["Allow"] == allowed
+    assert is_error(await stock.get(objects, headers={"Accept": "application/json"}), 406)
+    assert is_error(await stock.get(send_to, "POST", data="{}", headers={"Content-Type": "text/plain"}), 415)
+    for body in ("{", "nonsense", json.dumps(indicator())):
+        assert is_error(await stock.get(send_to, "POST", data=body, headers=headers), 400)
+    stranger = Stock(stock.url, stock.partner, stock.secret[:-1] + "A")
+    for path in ("nothing/", "/taxii2/other/", "collections/"):
+        assert is_error(await stranger.get(path, "POST"), 401), "an address says nothing to who is not let in"
+
+
+async def test_a_stated_length_above_the_bound_is_refused_in_taxiis_words(
+    xa: Exchange, stock: Stock, clock: FakeClock
+) -> None:
+    make_set(xa, "from-xb-ncvi")
+    path = f"{ROOT}/collections/{inbox_id(INBOX)}/objects/"
+    secret = b64encode(f"{stock.partner}:{stock.secret}".encode()).decode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {urlsplit(stock.url).netloc}\r\nAuthorization: Basic {secret}\r\n"
+    head += f"Content-Type: {TAXII_TYPE}\r\nContent-Length: {MAX_BODY_BYTES + 1}\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(stock.url).port)
+    writer.write(head.encode())
+    answer = (await asyncio.wait_for(reader.read(65_536), 20)).decode()
+    writer.close()
+    assert answer.startswith("HTTP/1.1 413 ")
+    assert f"Content-Type: {TAXII_TYPE}\r\n" in answer
+    assert json.loads(answer.partition("\r\n\r\n")[2])["http_status"] == "413"
+
+
+async def test_a_bug_is_an_error_message_without_detail(
+    xa: Exchange, stock: Stock, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_asked: object) -> None:
+        raise ValueError("a secret detail")
+
+    monkeypatch.setattr(xa.collections, "listing", bug)
+    answer = await stock.get("collections/")
+    assert is_error(answer, 500)
+    assert "detail" not in answer.text
+    assert answer.json()["error_id"].startswith("urn:gateway:error:")
 
 
 async def test_absent_and_forbidden_answer_alike(xa: Exchange, stock: Stock, clock: FakeClock) -> None:

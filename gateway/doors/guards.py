@@ -40,14 +40,17 @@ from gateway.doors.loglines import failure, fields
 from gateway.errors import ConfigError, GatewayError, MalformedError, OverloadedError, TooLargeError
 
 __all__ = ["RateLimiter", "RunningServer", "ServerLimits", "accepts", "read_body", "run_server"]
+from gateway.problems import PROBLEM_TYPE
 
 LOG = logging.getLogger("gateway.http")
 
 BACKLOG = 128  # connections that the kernel may hold for us
 HSTS = "max-age=63072000"  # two years
 _BODY_RULE = "gateway_body_rule"
+_WORDING = "gateway_wording"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Wording = Callable[[web.Response], web.Response]
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 
@@ -65,6 +68,16 @@ def accepts(max_bytes: int, *, length_required: bool = False) -> Callable[[Handl
 
     def mark(handler: HandlerT) -> HandlerT:
         setattr(handler, _BODY_RULE, _BodyRule(max_bytes, length_required))
+        return handler
+
+    return mark
+
+
+def words_refusals(wording: Wording) -> Callable[[HandlerT], HandlerT]:
+    """Marks a handler: a problem that would be its answer is worded so, also where it was not asked at all."""
+
+    def mark(handler: HandlerT) -> HandlerT:
+        setattr(handler, _WORDING, wording)
         return handler
 
     return mark
@@ -259,6 +272,9 @@ class _Guard:
         """The handler's answer, or the problem that stands for what it raised; one log line either way."""
         began = self._clock()
         response = await self._answer(request, handler)
+        wording = getattr(request.match_info.handler, _WORDING, None)
+        if wording is not None and isinstance(response, web.Response) and response.content_type == PROBLEM_TYPE:
+            response = wording(response)
         milliseconds = round((self._clock() - began) * 1000, 1)
         told = fields(
             method=request.method,

@@ -21,15 +21,14 @@ from aiohttp import web
 
 from gateway.callers import Scope
 from gateway.crypto import canonical
-from gateway.doors.answers import Pieces, problem_response
+from gateway.doors.answers import Pieces
 from gateway.doors.entrance import Entrance, PartnerHandler
-from gateway.doors.guards import Handler, accepts, read_body
-from gateway.errors import DeniedError, GatewayError, MalformedError, NotFoundError
+from gateway.doors.guards import Handler, accepts, read_body, words_refusals
+from gateway.errors import DeniedError, MalformedError, NotFoundError
 from gateway.exchange import Exchange
 from gateway.exchange.collections import PAGE_OBJECTS, Body, Collection, ObjectPage, Query
 from gateway.exchange.inbox import MAX_BODY_BYTES
 from gateway.exchange.stretches import Told
-from gateway.problems import PROBLEM_TYPE
 
 BASE = "/taxii2"
 ROOT = f"{BASE}/hashes"  # no dot in its last part: OpenCTI cuts there
@@ -64,7 +63,7 @@ class TaxiiDoor:
         """What the application serves of this door."""
         one = f"{ROOT}/collections/{{collection}}"
         objects = accepts(MAX_BODY_BYTES)(self._behind(self.post_objects))
-        return [
+        routes = [
             web.get(f"{BASE}/", self._behind(self.get_discovery), allow_head=False),
             web.get(f"{ROOT}/", self._behind(self.get_root), allow_head=False),
             web.get(f"{ROOT}/collections/", self._behind(self.get_collections), allow_head=False),
@@ -77,25 +76,22 @@ class TaxiiDoor:
             web.get(f"{one}/objects/{{object}}/versions/", self._behind(self.get_versions), allow_head=False),
             web.get(f"{ROOT}/status/{{status}}/", self._behind(self.get_status), allow_head=False),
         ]
+        # Whoever is let in hears of a method or an address that there is not in TAXII's words, too.
+        allowed: dict[str, list[str]] = {}
+        for route in routes:
+            allowed.setdefault(route.path, []).append(route.method)
+        others = [web.route("*", path, self._behind(_not_allowed(methods))) for path, methods in allowed.items()]
+        return [*routes, *others, web.route("*", f"{BASE}/{{rest:.*}}", self._behind(_nothing))]
 
     def _behind(self, handler: PartnerHandler) -> Handler:
-        """The handler for partners whose client takes our answers; its refusals as TAXII words them."""
+        """The handler for partners whose client takes our answers; whatever is refused as TAXII words it."""
 
         async def accepted(request: web.Request, partner: str) -> web.StreamResponse:
             if not _takes_ours(request.headers.get("Accept", "*/*")):
                 return _error(406, "Not Acceptable", f"this server answers {TAXII_TYPE}")
             return await handler(request, partner)
 
-        guarded = self._entrance.behind_secret(accepted, SURFACE)
-
-        async def worded(request: web.Request) -> web.StreamResponse:
-            try:
-                response = await guarded(request)
-            except GatewayError as error:
-                response = problem_response(error)
-            return _worded(response) if response.content_type == PROBLEM_TYPE else response
-
-        return worded
+        return words_refusals(_worded)(self._entrance.behind_secret(accepted, SURFACE))
 
     # What there is
 
@@ -163,7 +159,7 @@ class TaxiiDoor:
 
         def rendered(page: ObjectPage) -> Body:
             told = page.stretch.told
-            if query.given.get("ids") and "object" in request.match_info and not told:
+            if "object" in request.match_info and not page.exists:
                 raise NotFoundError("no such object")
             ends[:] = [told[0].mark, told[-1].mark] if told else []
             return render(page)
@@ -215,20 +211,35 @@ def _answer(value: Mapping[str, object]) -> web.Response:
     return web.Response(body=canonical.encode(value), headers={"Content-Type": TAXII_TYPE})
 
 
-def _error(status: int, title: str, detail: str = "") -> web.Response:
-    """An error message of TAXII 2.1 (3.6.1). Its status is a text."""
+def _error(status: int, title: str, detail: str = "", name: str = "") -> web.Response:
+    """An error message of TAXII 2.1 (3.6.1). Its status is a text; `name` is what our log calls it."""
     members = {"title": title, "http_status": str(status)} | ({"description": detail} if detail else {})
+    members |= {"error_id": name} if name else {}
     return web.Response(status=status, body=canonical.encode(members), headers={"Content-Type": TAXII_TYPE})
 
 
-def _worded(response: web.StreamResponse) -> web.Response:
+def _not_allowed(methods: Sequence[str]) -> PartnerHandler:
+    """Answers what asks an address for something else than it does."""
+
+    async def refuse(_request: web.Request, _partner: str) -> web.StreamResponse:
+        response = _error(405, "Method Not Allowed", f"this address answers {' and '.join(methods)}")
+        response.headers["Allow"] = ", ".join(methods)  # RFC 9110 15.5.6 wants it
+        return response
+
+    return refuse
+
+
+async def _nothing(_request: web.Request, _partner: str) -> web.StreamResponse:
+    raise NotFoundError("there is nothing here", remedy="each address of TAXII ends in a slash")
+
+
+def _worded(response: web.Response) -> web.Response:
     """A problem of ours as an error message of TAXII, with the headers that belong to it."""
-    assert isinstance(response, web.Response)
     assert isinstance(response.body, bytes), "a problem is written in one piece"
     told = canonical.parse_json(response.body, max_bytes=MAX_PROBLEM_BYTES)
     assert isinstance(told, dict), "a problem is an object"
     detail = "; ".join(str(told[name]) for name in ("detail", "place", "remedy") if name in told)
-    worded = _error(response.status, str(told["title"]), detail)
+    worded = _error(response.status, str(told["title"]), detail, str(told.get("instance", "")))
     for name in ("WWW-Authenticate", "Retry-After", "Date"):
         if name in response.headers:
             worded.headers[name] = response.headers[name]

@@ -100,10 +100,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class ObjectPage:
-    """A page of a collection. `following`: the text by which the next one is asked for, "" after the last."""
+    """A page of a collection. `following`: the text by which the next one is asked for, "" after the last.
+
+    `exists`: whether there is any object whose id was asked for, or any at all; whatever the other filters.
+    """
 
     stretch: Stretch
     following: str
+    exists: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,13 +273,15 @@ class Collections:
         reading = _Reading(tx, seen, self._line(tx, seen, state), self._writer(seen), admitted.now)
         timeline = reading.line.timeline
         start = max(timeline.marked_after(filters.added_after), timeline.after(*place))
-        stretch, last = self._objects(reading, filters, (start, timeline.until(admitted.now)), query.limit)
+        until = timeline.until(admitted.now)
+        stretch, last = self._objects(reading, filters, (start, until), query.limit)
+        exists = bool(stretch.told) or bool(self._objects(reading, Filters(ids=filters.ids), (0, until), 1)[0].told)
         following = "" if last is None else self._following(partner, identifier, filters, last)
         entries = [one for one in stretch.told if one.is_entry]
         gone = sum(one.is_gone for one in entries)
         after = filters.added_after // SECOND
         served = Served([seen.hash_set.name], after, admitted.now, start + 1, len(entries) - gone, gone)
-        return _Found(admitted, ObjectPage(stretch, following), state, served if entries else None)
+        return _Found(admitted, ObjectPage(stretch, following, exists), state, served if entries else None)
 
     # Where a page begins and ends
 

@@ -242,6 +242,8 @@ def _read(body: bytes) -> _Sent:
             sent.drafts.append(stix.draft(record, report))
         except MalformedError as error:
             sent.refuse(shown, f"{error.place}: {error.message}", "object")
+    if not sent.count and report.dropped_fields:
+        raise MalformedError("this is no envelope", place="objects", remedy='send {"objects": […]}')
     return sent
 
 
