@@ -215,6 +215,15 @@ def test_a_stix_bundle_of_others_becomes_cases() -> None:
     assert (incident.handling, incident.evaluation, bare.entries) == (None, "", ())
 
 
+def test_the_same_bundle_a_day_later_is_the_same_version_and_a_changed_one_a_newer() -> None:
+    raw = (DATA / SAMPLES["stix"]).read_bytes()
+    later = CaseOptions(originator="XA-NCVI", read_at=NOW + 86_400)
+    first, again = read("stix", raw)[0], list(read_cases(io.BytesIO(raw), "stix", AdapterReport("stix"), options=later))
+    assert again == first
+    changed = read("stix", raw.replace(b"2026-01-16T10:00:00", b"2026-01-16T10:01:00"))[0]
+    assert changed[0].version == first[0].version + 1
+
+
 def test_a_graph_of_others_becomes_cases() -> None:
     first, second = read("case_uco", (DATA / SAMPLES["case_uco"]).read_bytes())[0]
     assert first.reference == "http://example.org/kb/investigation-21c14c55-e7b2-4cfa-8a26-7cb771398900"

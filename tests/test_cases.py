@@ -267,3 +267,23 @@ def test_what_cannot_be_done_with_a_case_is_a_sentence_and_an_exit_code(
     said = gateway(*arguments, exit_code=code).stderr
     assert said.startswith("Error: ")
     assert not any(secret in said for secret in SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "references"), [("hotline.xml", 2), ("vics-2.0-cases.json", 2), ("stix-2.1-cases.json", 3)]
+)
+def test_cases_of_foreign_files_wait_for_a_person(desk: Path, name: str, references: int) -> None:
+    told = json_of("case", "import", str(Path(__file__).parent / "data_adapters" / name))
+    assert [one["outcome"] for one in told["cases"]] == ["new"] * references
+    assert told["dropped"]
+    waiting = json_of("case", "inbox")
+    assert len(waiting) == references
+    assert all("legal_basis" in one["missing"] for one in told["cases"])
+
+
+def test_a_file_of_more_cases_than_are_taken_together_changes_nothing(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cli.cases.MAX_FILE_CASES", 1)
+    gateway("case", "import", str(Path(__file__).parent / "data_adapters" / "hotline.xml"), exit_code=3)
+    assert json_of("case", "list") == []

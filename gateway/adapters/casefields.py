@@ -6,6 +6,7 @@ Rules:
 - A text longer than a case record holds is cut at its bound, and counted.
 - A digest that this gateway does not carry with a case, or that matches what it must not, is dropped and counted. One
   of the wrong length is damaged: the case is refused.
+- A form that counts no versions has the minute since 1970 in which a case was changed last, or else taken in.
 - A confidence that is not stated is `UNSTATED_CONFIDENCE`, so that nothing follows from it by itself.
 
 Worked example: `plain_text("see https://x.example/a and a.jpg", "note", report)` is `see [left out] and [left out]`;
@@ -36,6 +37,11 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _DAY = re.compile(r"\W*\d{1,4}/\d{1,2}/\d{1,4}\W*")
+
+
+def version_at(seconds: int) -> int:
+    """The version of a case of a form that counts none: the minute of its last change, so that a later one is newer."""
+    return max(seconds // 60, 1)  # minutes, since a version has 31 bits
 
 
 def plain_text(text: str, field: str, report: AdapterReport, *, max_chars: int = MAX_NOTE_CHARS) -> str:

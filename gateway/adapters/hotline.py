@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import BinaryIO
 
-from gateway.adapters.casefields import UNSTATED_CONFIDENCE, entry_of, plain_line, plain_text
+from gateway.adapters.casefields import UNSTATED_CONFIDENCE, entry_of, plain_line, plain_text, version_at
 from gateway.adapters.caserows import CaseOptions, own_originator, take
 from gateway.adapters.rows import UTF8_BOM, drop_named, read_chunk, refusal
 from gateway.caserecord import (
@@ -155,7 +155,7 @@ def _record(
     return CaseRecord(
         options.originator,
         reference,
-        version=1,
+        version=version_at(options.read_at),
         opened=options.read_at,
         updated=options.read_at,
         urgency=Urgency.PRIORITY if high else Urgency.ROUTINE,

@@ -24,7 +24,7 @@ from functools import partial
 from typing import BinaryIO
 
 from gateway.adapters import stix
-from gateway.adapters.casefields import CASE_DIGESTS, UNSTATED_CONFIDENCE, plain_line, plain_text
+from gateway.adapters.casefields import CASE_DIGESTS, UNSTATED_CONFIDENCE, plain_line, plain_text, version_at
 from gateway.adapters.casemembers import CASE, Members, Parts, head_of
 from gateway.adapters.caserows import CaseOptions, own_originator, take
 from gateway.adapters.fields import read_moment
@@ -226,7 +226,7 @@ def _head(one: Members, report: AdapterReport, options: CaseOptions) -> CaseReco
     return CaseRecord(
         own_originator(options),
         _text(one, "id"),
-        version=1,
+        version=version_at(updated),
         opened=opened,
         updated=updated,
         handling=_handling(one),

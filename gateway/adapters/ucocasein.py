@@ -22,7 +22,7 @@ from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
 
-from gateway.adapters.casefields import UNSTATED_CONFIDENCE, entry_of, plain_line, plain_text
+from gateway.adapters.casefields import UNSTATED_CONFIDENCE, entry_of, plain_line, plain_text, version_at
 from gateway.adapters.casemembers import CASE, Members, Parts, head_of
 from gateway.adapters.caseout import CONTEXT
 from gateway.adapters.caserows import CaseOptions, own_originator, take
@@ -132,7 +132,7 @@ class _Reader:
         return CaseRecord(
             own_originator(options),
             node.id,
-            version=1,
+            version=version_at(updated),
             opened=opened,
             updated=updated,
             handling=self._handling(node),

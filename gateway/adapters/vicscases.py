@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import BinaryIO
 
+from gateway.adapters.casefields import version_at
 from gateway.adapters.caserows import CaseOptions, own_originator, take
 from gateway.adapters.fields import read_text
 from gateway.adapters.jsonrows import Doubled, Window
@@ -162,7 +163,9 @@ def _record(members: dict[str, object], flaw: str, report: AdapterReport, option
             if texts[name]:
                 report.drop(name)
     opened = options.read_at
-    return CaseRecord(options.originator, reference, version=1, opened=opened, updated=opened, contact=contact)
+    return CaseRecord(
+        options.originator, reference, version=version_at(opened), opened=opened, updated=opened, contact=contact
+    )
 
 
 def _text(value: object, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +24,7 @@ case_app = typer.Typer(
     add_completion=False, help="Cases: who is looked for, where, and who works on it.", no_args_is_help=True
 )
 COMMANDS = {"case": case_app}
-MAX_FILE_BYTES = 64 << 20  # metadata of some thousand cases; what is larger holds more than metadata
+MAX_FILE_CASES = 20_000  # taken together: many times what one agency works on
 CASE_COLUMNS = {
     "case": "case",
     "state": "state",
@@ -184,16 +184,16 @@ def _take_in(shell: Shell, file: Path, form: str, category_scheme: str, *, updat
 
 
 def _read(file: Path, form: str, options: CaseOptions) -> tuple[list[CaseRecord], AdapterReport]:
-    """The records of a file, read whole, and what became of the rest of it."""
+    """The records of a file, and what became of the rest of it. The file is read once, forwards: it may be long."""
     try:
         with file.open("rb") as source:
-            raw = source.read(MAX_FILE_BYTES + 1)
+            report = AdapterReport(form or sniff_cases(source.peek(SNIFF_BYTES)[:SNIFF_BYTES]) or "")
+            records = list(islice(read_cases(source, report.format, report, options=options), MAX_FILE_CASES + 1))
     except OSError as error:
         raise ConfigError(f"the file cannot be read: {error.strerror}", place="FILE") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise TooLargeError(f"a file of cases has at most {MAX_FILE_BYTES >> 20} MiB")
-    report = AdapterReport(form or sniff_cases(raw[:SNIFF_BYTES]) or "")
-    return list(read_cases(BytesIO(raw), report.format, report, options=options)), report
+    if len(records) > MAX_FILE_CASES:
+        raise TooLargeError(f"a file has at most {MAX_FILE_CASES} cases", remedy="bring them in by several files")
+    return records, report
 
 
 def _day(text: str) -> date:
