@@ -39,6 +39,7 @@ from factory import (
     serving,
     set_state,
 )
+from gateway import opinions
 from gateway.adapters import ncmec
 from gateway.audit import EventKind
 from gateway.callers import Callers, Scope
@@ -472,6 +473,58 @@ async def test_feedback_arrives_as_an_opinion_on_the_entry(xa: Exchange, stock: 
         assert [row.verdict for row in tx.opinions.all()] == ["affirmative"] * 2
     kept = [event.details["verdict"] for event in events(xa.node, EventKind.OPINION_RECEIVED)]
     assert kept == ["affirmative", "negative", "affirmative"]
+
+
+async def test_what_is_thought_of_an_entry_comes_with_it_and_names_nobody_else(
+    xa: Exchange, stock: Stock, clock: FakeClock
+) -> None:
+    name = make_set(xa, "found", files(3))
+    clock.advance(2)
+    first, second, third = (entry_of(xa, number)[1] for number in range(3))
+    other = admit(xa, "XC-NCVI", clock)
+    await stock.follow()
+    await other.follow()
+    me, us = ncmec.Member("XB-NCVI").number, ncmec.Member("XA-NCVI").number
+    another, lawful = 0x7FFF_FFFF, "5b0f1d52-6f0e-4c1a-9d55-0a7f6a3c0001"
+
+    def opinion(client: Stock, entry: int, kind: FingerprintType, guid: str = "") -> Callable[[NCMECHashAPI], Any]:
+        (update,) = (one for one in client.held.values() if one.id.endswith(f"{entry:016x}"))
+        word = FeedbackType.downvote if guid else FeedbackType.upvote
+        return lambda api: api.submit_feedback(update.member_id, update.id, kind, word, guid or None)
+
+    await stock.call(opinion(stock, first, FingerprintType.md5))
+    await stock.call(opinion(stock, second, FingerprintType.sha1, lawful))
+    await other.call(opinion(other, second, FingerprintType.sha1, lawful))
+    await other.call(opinion(other, third, FingerprintType.sha1))
+    xa.opinions.give(name, [first], opinions.Verdict.CONFIRM, "seen", actor="tester")
+    xa.opinions.give(name, [third], opinions.Verdict.DISPUTE, "known_good", actor="tester")
+
+    def told(updates: Sequence[NCMECEntryUpdate]) -> dict[int, set[tuple[str, str, int, str]]]:
+        return {
+            int(update.id.split("-")[1], 16): {
+                (kind, one.feedback_type.value, one.member.esp_id, one.reason)
+                for kind, words in update.feedback.items()
+                for one in words
+            }
+            for update in updates
+        }
+
+    known_good = "The fingerprint is of a harmless or common file"
+    assert told(await stock.entries()) == {
+        first: {("Md5", "upvote", me, ""), ("Md5", "upvote", us, "")},
+        second: {("Sha1", "downvote", me, ncmec.REASONS[lawful]), ("Md5", "downvote", another, "Not told")},
+        third: {("Md5", "upvote", another, ""), ("Md5", "downvote", us, known_good)},
+    }
+    body = (await stock.get("/v2/entries")).text
+    assert "XC-NCVI" not in body
+    assert str(ncmec.Member("XC-NCVI").number) not in body
+    # A confirmation is of the entry as it was; a partner that sees no digest hears of none.
+    put(xa, name, files(3, category="icse:2"), clock)
+    now = told(await stock.entries())
+    assert now[first] == {("Md5", "upvote", me, "")}, "what it said itself it is told"
+    assert now[third] == {("Md5", "downvote", us, known_good)}
+    narrowed(xa, 'Action::"share_cryptographic_digests",', "")
+    assert "feedback" not in (await stock.get("/v2/entries")).text
 
 
 async def test_reasons_are_told_for_types_that_entries_have(stock: Stock) -> None:

@@ -40,6 +40,7 @@ TYPES: Mapping[str, str | None] = {
     "SSVH_SAFER_HASH": None,
 }
 LARGE: Mapping[str, str] = {"tmk_pdqf": "TMK_PDQF"}  # what an entry refers to, by our name
+_KINDS = {name: kind for kind, name in TYPES.items() if name}  # the type of a fingerprint, by our name
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _STAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{3})?Z", re.ASCII)
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -62,6 +63,18 @@ REASONS = {
     "5b0f1d52-6f0e-4c1a-9d55-0a7f6a3c0005": "The fingerprint does not belong to the file",
 }
 
+UNTOLD, UNTOLD_NAME = "5b0f1d52-6f0e-4c1a-9d55-0a7f6a3c0000", "Not told"  # of whoever is not named; none may give it
+# What agencies call them between gateways (contracts/opinions-1.md); whatever is not here is not told.
+REASON_OF = {
+    "lawful": "5b0f1d52-6f0e-4c1a-9d55-0a7f6a3c0001",
+    "no_child": "5b0f1d52-6f0e-4c1a-9d55-0a7f6a3c0002",
+    "wrong_category": "5b0f1d52-6f0e-4c1a-9d55-0a7f6a3c0003",
+    "known_good": "5b0f1d52-6f0e-4c1a-9d55-0a7f6a3c0004",
+    "wrong_digest": "5b0f1d52-6f0e-4c1a-9d55-0a7f6a3c0005",
+}
+# A member whose name is not told; no agency has this number.
+ANOTHER = f'<member id="{0x7FFF_FFFF}">another agency</member>'
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -81,6 +94,24 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What an agency thinks of an entry, as clients hear it.
+
+    Args:
+        member: whose, None for another that is not named.
+        reasons: of a negative one, GUIDs of `REASONS` or `UNTOLD`.
+        algorithm: our name of the algorithm of the digest that it is about, "" for the entry as a whole.
+        at: Unix seconds, 0 where that is not told.
+    """
+
+    verdict: Verdict
+    member: Member | None = None
+    reasons: tuple[str, ...] = ()
+    algorithm: str = ""
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """An entry, or that it was deleted. `at`: Unix seconds; `digests`: by our name of the algorithm."""
 
@@ -90,6 +121,7 @@ class Entry:
     is_deleted: bool
     category: str = ""
     digests: Mapping[str, bytes] = field(default_factory=dict)
+    opinions: Sequence[Opinion] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +266,37 @@ def _entry(one: str, owner: str, entry: Entry) -> str:
     prints = "".join(_fingerprint(name, entry.digests[name]) for name in _ELEMENTS if name in entry.digests)
     prints += "".join(_reference(entry.id, name) for name in LARGE if name in entry.digests)
     told = f"<timestamp>{stamp(entry.at)}</timestamp><id>{entry.id}</id>{classification}"
-    return f"<{one}>{owner}{told}<fingerprints>{prints}</fingerprints></{one}>"
+    return f"<{one}>{owner}{told}<fingerprints>{prints}</fingerprints>{_feedback(entry)}</{one}>"
+
+
+def _feedback(entry: Entry) -> str:
+    """What is thought of an entry; what is about the whole of it stands with its first fingerprint."""
+    shown = [name for name in (*_ELEMENTS, *LARGE) if name in entry.digests]
+    by_kind: dict[tuple[str, Verdict], list[Opinion]] = {}
+    for one in entry.opinions:
+        if shown and (one.algorithm or shown[0]) in shown:
+            by_kind.setdefault((one.algorithm or shown[0], one.verdict), []).append(one)
+    rows = ""
+    for (name, verdict), some in by_kind.items():
+        kind = _KINDS[name].capitalize()
+        if verdict is Verdict.AFFIRMATIVE:
+            rows += f'<affirmativeFeedback type="{kind}">{_givers(some)}</affirmativeFeedback>'
+            continue
+        # A reason, then who gave it, and so on by turns.
+        reasons = ""
+        for guid in dict.fromkeys(guid for one in some for guid in one.reasons or (UNTOLD,)):
+            word = quoteattr(REASONS.get(guid, UNTOLD_NAME))
+            reasons += f'<reason guid="{guid}" name={word} type="{kind}"/>'
+            reasons += _givers([one for one in some if guid in (one.reasons or (UNTOLD,))])
+        rows += f'<negativeFeedback type="{kind}"><reasons>{reasons}</reasons></negativeFeedback>'
+    return f"<feedback>{rows}</feedback>" if rows else ""
+
+
+def _givers(some: Sequence[Opinion]) -> str:
+    """Who thinks so, and when the last of them said it."""
+    at = max(one.at for one in some)
+    stamped = f' timestamp="{stamp(at)}"' if at else ""
+    return f"<members{stamped}>{''.join(ANOTHER if one.member is None else one.member.xml() for one in some)}</members>"
 
 
 # By our name, in the order of their schema.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from functools import partial
 from urllib.parse import parse_qsl, quote
 
@@ -21,6 +22,7 @@ from gateway.doors.entrance import Entrance, PartnerHandler
 from gateway.doors.guards import Handler, accepts, read_body
 from gateway.errors import MalformedError, NotFoundError
 from gateway.exchange import Exchange
+from gateway.exchange.surfaceopinions import Told
 from gateway.exchange.windows import PAGE_ITEMS, Item, Opinion, Window, WindowPage
 
 BASE = "/hashsharing"
@@ -156,10 +158,11 @@ def render_page(owner: Member, page: WindowPage) -> bytes:
         span = f"from={_quoted(window.after)}&to={_quoted(window.until)}"
         count = f"start={window.start}&size={PAGE_ITEMS}&max={window.start + PAGE_ITEMS - 1}"
         following = f"/v2/entries?{span}&{count}&at={place}"
-    return ncmec.query_result(owner, map(_entry, page.items), following)
+    entries = (_entry(item, page.opinions.get((item.set_id, item.entry_id), ())) for item in page.items)
+    return ncmec.query_result(owner, entries, following)
 
 
-def _entry(item: Item) -> Entry:
+def _entry(item: Item, opinions: Sequence[Told]) -> Entry:
     return Entry(
         id=f"{item.set_id}-{item.entry_id:016x}",
         at=item.at,
@@ -167,7 +170,15 @@ def _entry(item: Item) -> Entry:
         is_deleted=item.deleted,
         category=item.category,
         digests=item.digests,
+        opinions=[_opinion(one) for one in opinions],
     )
+
+
+def _opinion(told: Told) -> ncmec.Opinion:
+    reasons = tuple(one if one in ncmec.REASONS else ncmec.REASON_OF.get(one, ncmec.UNTOLD) for one in told.reasons)
+    verdict = ncmec.Verdict.AFFIRMATIVE if told.confirms else ncmec.Verdict.NEGATIVE
+    member = Member(told.agency) if told.agency else None
+    return ncmec.Opinion(verdict, member, reasons, told.algorithm, told.at)
 
 
 def _query(request: web.Request) -> dict[str, str]:

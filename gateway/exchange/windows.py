@@ -52,6 +52,7 @@ from gateway.exchange import largevalues
 from gateway.exchange.admission import Admission, Admitted, Seen, Served
 from gateway.exchange.shelf import Shelf, block_id
 from gateway.exchange.spans import Shown
+from gateway.exchange.surfaceopinions import Told, heard
 from gateway.model import ChangeKind, FieldGroup
 from gateway.node import Node
 from gateway.partners import length_prefixed
@@ -104,15 +105,22 @@ class Item:
     deleted: bool
     category: str = ""
     digests: Mapping[str, bytes] = field(default_factory=dict)
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class WindowPage:
-    """A page of a window. `following`: how to ask for the next one, None after the last."""
+    """A page of a window.
+
+    Args:
+        following: how to ask for the next one, None after the last.
+        opinions: by set and entry, what the partner may hear of what is thought of it.
+    """
 
     window: Window
     items: Sequence[Item]
     following: tuple[Window, str] | None
+    opinions: Mapping[tuple[int, int], Sequence[Told]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +188,11 @@ class Windows:
         # 2. The page.
         with self._shelf.reading(self._node.store) as tx:
             page = self._gathered(tx, admitted, window)
+            versions: dict[int, dict[int, int]] = {}
+            for item in page.items:
+                if not item.deleted:
+                    versions.setdefault(item.set_id, {})[item.entry_id] = item.version
+            page = replace(page, opinions=heard(self._node, tx, partner, versions))
         body = render(page)
         # 3. One commit: what leaves. A crash before this line sends nothing.
         if page.items:
@@ -394,15 +407,16 @@ class Windows:
             rows.ints("entry_id").tolist(),
             found.times.tolist(),
             rows.text("media_type").to_list(),
+            rows.ints("version").tolist(),
             found.deleted.tolist(),
             strict=True,
         )
-        for at, (entry_id, time, media_type, is_deleted) in enumerate(told):
+        for at, (entry_id, time, media_type, version, is_deleted) in enumerate(told):
             if is_deleted:
                 yield Item(seen.id, entry_id, time, media_type, True)
             else:
                 values = {name: held[at] for name, held in digests.items() if held[at]}
-                yield Item(seen.id, entry_id, time, media_type, False, category, values)
+                yield Item(seen.id, entry_id, time, media_type, False, category, values, version)
 
     def _read(self, tx: Transaction, row: BlockRow, what: int | str) -> Rows:
         """What selects the rows of a block ("told"), or the digests of one field group; kept for the next page."""
