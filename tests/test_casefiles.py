@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from gateway.errors import MalformedError, TooLargeError
 from gateway.model import AdapterReport, FieldGroup, RefusedRow
 from gateway.vidx import dump_case
 
-SAMPLES = Path(__file__).parent / "data_cases"
+SAMPLES = Path(__file__).parent / "data_adapters"
 CONTRACTS = Path(__file__).parents[1] / "contracts"
 MINIMAL = CaseRecord("XA-NCVI", "C-1", 1, 1_788_000_000, 1_788_000_000)
 
@@ -152,10 +153,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"onward": ["XB", "XB"]}, "onward", "twice"),
     ({"onward": [7]}, "onward[0]", "not text"),
     ({"restrictions": ["secret"]}, "restrictions[0]", "not one of"),
-    ({"legal_bases": "SECRET"}, "row", "not known"),
+    ({"legal_bases": "SECRET"}, "legal_bases", "not known"),
+    ({"SECRET": "SECRET"}, "?", "not known"),
     ({"clues": [{"kind": "object", "text": "x", "confidence": 80}]}, "clues[0].source", "is missing"),
     ({"clues": [{"kind": "object", "text": "x", "confidence": 101, "source": "analyst"}]}, "clues[0]", "percent"),
-    ({"clues": [{"kind": "object", "text": "x", "sorce": "analyst"}]}, "clues[0]", "not known"),
+    ({"clues": [{"kind": "object", "text": "x", "sorce": "analyst"}]}, "clues[0].sorce", "not known"),
     ({"clues": {"kind": "object"}}, "clues", "not a list"),
     ({"clues": ["a red bag"]}, "clues[0]", "not an object"),
     ({"places": [{"region": "R", "confidence": 1, "source": "analyst"}]}, "places[0]", "without its country"),
@@ -170,7 +172,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"entries": [{"digests": {"md5": 7}}]}, "entries[0].digests.md5", "not text"),
     ({"entries": [{"set_name": "XA-NCVI/a"}]}, "entries[0]", "go together"),
     ({"extensions": {"a": "b"}}, "extensions", "not a list"),
-    ({"extensions": [{"name": "a", "value": "b"}]}, "extensions[0]", "not known"),
+    ({"extensions": [{"name": "a", "value": "b"}]}, "extensions[0]", "another member"),
     ({"extensions": [{"name": "a", "text": 7}]}, "extensions[0].text", "not text"),
     ({"summary": "bell \a"}, "row", "control"),
 ]
@@ -323,3 +325,37 @@ def test_every_reader_reads_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     for form, raw in files.items():
         assert list(read_cases(Drip(raw), form, AdapterReport(form))) == [full]
     assert files.keys() <= CASE_READERS.keys()
+
+
+# What is kept, and the contracts' pages
+
+
+KEPT = {"case_csv": "cases.csv", "case_json": "cases.json"}
+
+
+@pytest.mark.parametrize(("form", "name"), KEPT.items())
+def test_the_loss_report_of_a_file_is_as_it_is_kept(form: str, name: str) -> None:
+    found, report = read(form, (SAMPLES / name).read_bytes())
+    kept = (SAMPLES / "losses" / f"{form}.json").read_text(encoding="utf-8")
+    assert json.dumps(asdict(report), indent=1) + "\n" == kept
+    assert len(found) == report.read - report.refused > 0
+
+
+def test_a_json_file_is_written_as_it_is_kept() -> None:
+    assert written("case_json", full_case(), MINIMAL) == (SAMPLES / "cases-written.json").read_bytes()
+
+
+def test_the_examples_of_the_pages_are_read() -> None:
+    (text,) = re.findall(r"```json\n(.*?)```", (CONTRACTS / "case-json-1.md").read_text(encoding="utf-8"), re.DOTALL)
+    (case,), report = read("case_json", text.encode())
+    assert (case.missing, report.refused) == (("review_on",), 0)
+    (text,) = re.findall(r"```csv\n(.*?)```", (CONTRACTS / "case-csv-1.md").read_text(encoding="utf-8"), re.DOTALL)
+    found, report = read("case_csv", text.encode())
+    assert [len(one.clues) for one in found] == [1, 1]
+    assert report.refused == 0
+    assert found[0].onward == ("XB", "XD")
+
+
+def test_the_page_names_every_column() -> None:
+    page = (CONTRACTS / "case-csv-1.md").read_text(encoding="utf-8").partition("## The columns")[2]
+    assert re.findall(r"`([a-z0-9_N]+)`", page) == list(case_csv.templates())

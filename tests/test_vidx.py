@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from case_strategies import case_records, full_case, group_sets
+from gateway import xml
 from gateway.caserecord import CASE_GROUPS, CaseRecord, Clue, ClueKind, ClueSource
 from gateway.errors import DeniedError, MalformedError, TooLargeError
 from gateway.model import FieldGroup, VictimStatus
@@ -219,3 +222,69 @@ def test_bytes_over_the_bounds_are_not_read(full: CaseRecord) -> None:
 def test_the_schema_in_the_code_is_the_contracts() -> None:
     assert CONTRACT.read_bytes() == XSD
     assert NAMESPACE.encode() in XSD
+
+
+VECTORS = Path(__file__).parent / "vectors" / "vidx"
+EXPECTED: dict[str, str] = json.loads((VECTORS / "expect.json").read_text(encoding="utf-8"))
+
+
+def test_every_vector_has_its_word() -> None:
+    assert EXPECTED.keys() == {path.name for path in VECTORS.glob("*.xml")}
+    assert set(EXPECTED.values()) == {"report", "draft", "schema", "rules", "xml"}
+
+
+@pytest.mark.parametrize(("name", "word"), EXPECTED.items())
+def test_a_vector_is_what_its_word_says(name: str, word: str, other: xmlschema.XMLSchema10) -> None:
+    """report, draft: taken. xml, schema, rules: refused by the parser, by both validators, by the rules alone."""
+    raw = (VECTORS / name).read_bytes()
+    try:
+        root = xml.parse(raw, max_bytes=MAX_CASE_BYTES)
+        assert not root.xpath("//@*[namespace-uri() = $instance]", instance=xml.INSTANCE)
+    except (MalformedError, AssertionError):
+        assert word == "xml"
+        with pytest.raises(MalformedError):
+            parse_case(raw, drafts=True)
+        return
+    assert word != "xml"
+    verdict = True
+    try:
+        xml.Schema(XSD).require(root)
+    except MalformedError:
+        verdict = False
+    assert verdict == other.is_valid(raw.removeprefix(b"\xef\xbb\xbf").decode()) == (word != "schema")
+    if word in ("report", "draft"):
+        report = parse_case(raw, drafts=True)
+        again = dump_case(report.record, report.groups if word == "report" else None)
+        assert parse_case(again, drafts=True) == report
+    if word != "report":
+        with pytest.raises(MalformedError):
+            parse_case(raw, drafts=word != "draft")
+
+
+# The contract's page
+
+
+PAGE = (ROOT / "contracts" / "vidx-1.0.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_the_schema_and_shows_a_vector() -> None:
+    assert hashlib.sha256(XSD).hexdigest() in PAGE
+    (example,) = re.findall(r"```xml\n(.*?)```", PAGE, re.DOTALL)
+    assert example.encode() == (VECTORS / "report-existence-and-clues.xml").read_bytes()
+
+
+def test_the_page_maps_every_element_of_a_case(full: CaseRecord) -> None:
+    elements = re.findall(r"^  <([A-Za-z]+)", dump_case(full).decode(), re.MULTILINE)
+    mapped = set(re.findall(r"`([A-Za-z]+)`", PAGE.partition("## What an element means")[2]))
+    assert set(elements) - {"ReportFieldGroupCode"} <= mapped
+
+
+def test_the_page_says_which_group_an_element_is_of(full: CaseRecord) -> None:
+    table = PAGE.partition("## Field groups")[2].partition("## What")[0]
+    for group in ALL - EXISTENCE:
+        (row,) = re.findall(rf"^\| `{group}` \| (.*) \|$", table, re.MULTILINE)
+        gone = set(re.findall(rb"<([A-Za-z]+)", dump_case(full))) - set(
+            re.findall(rb"<([A-Za-z]+)", dump_case(full, ALL - {group}))
+        )
+        if not group.endswith("digests"):
+            assert set(re.findall(r"`([A-Za-z]+)`", row)) <= {name.decode() for name in gone}

@@ -35,6 +35,7 @@ _Read = Callable[[object, str], Any]
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d)?(?:Z|[+-]\d\d:\d\d))?", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)  # 20 digits hold 64 bits
+_SHOWABLE = re.compile(r"[a-z_]{1,24}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 
@@ -119,7 +120,7 @@ def _part(part: type[_T], value: object, place: str) -> _T:
     known = {field.name: field for field in fields(kind)}
     for name in members:
         if name not in known:
-            raise refusal(place or WHOLE_ROW, "has a member that is not known here")
+            raise refusal(_named(place, name), "is not known here")
     values = {}
     for name, field in known.items():
         given = members.get(name)
@@ -131,6 +132,12 @@ def _part(part: type[_T], value: object, place: str) -> _T:
         return part(**values)
     except MalformedError as error:
         raise refusal(error.place or place or WHOLE_ROW, error.message) from error
+
+
+def _named(place: str, name: str) -> str:
+    """The place of a member, as far as its name can be shown: a value may stand where a name should."""
+    shown = name if _SHOWABLE.fullmatch(name) else "?"
+    return f"{place}.{shown}" if place else shown
 
 
 def _has_default(field: Field[Any]) -> bool:
@@ -263,6 +270,6 @@ def _extensions(value: object, place: str) -> tuple[tuple[str, str], ...]:
     for number, one in enumerate(value):
         members = _members(one, at := f"{place}[{number}]")
         if not members.keys() <= {"name", "text"}:
-            raise refusal(at, "has a member that is not known here")
+            raise refusal(at, "has another member than name and text")
         found.append((_text(members.get("name"), f"{at}.name"), _text(members.get("text"), f"{at}.text")))
     return tuple(sorted(found))
