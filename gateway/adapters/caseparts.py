@@ -103,14 +103,14 @@ def _plain(name: str, value: Any) -> object:
         return [_plain("", one) for one in value]
     if is_dataclass(value):
         members = {field.name: getattr(value, field.name) for field in fields(value)}
-        return {key: _plain(key, one) for key, one in members.items() if _is_stated(one)}
+        return {key: _plain(key, one) for key, one in members.items() if _is_stated(key, one)}
     if isinstance(value, date):
         return value.isoformat()
-    return str(value) if isinstance(value, StrEnum) else value if _is_stated(value) else None
+    return str(value) if isinstance(value, StrEnum) else value if _is_stated(name, value) else None
 
 
-def _is_stated(value: object) -> bool:
-    return value is not None and value not in ("", ())
+def _is_stated(name: str, value: object) -> bool:
+    return value is not None and value not in ("", ()) and not (name == "entry_id" and value == 0)
 
 
 def _part(part: type[_T], value: object, place: str) -> _T:
