@@ -634,10 +634,40 @@ def test_names_of_dropped_members_are_bounded_and_never_values() -> None:
     assert hex_of("md5", 2) not in report.dropped_fields
 
 
+CASES = f'{{"@odata.context": "{US.replace("#Media", "#Cases")}", "value": ['
+
+
+def test_the_media_of_a_case_file_are_read_and_what_else_its_cases_say_is_counted() -> None:
+    one, other = json.dumps(record()), json.dumps(record(MD5=hex_of("md5", 2)))
+    first, rest = (
+        f'"CaseNumber": "1", "Media": [{one}, {other}, 7]',
+        f'{{"Media": [], "CaseID": ""}}, {{"Media": [{one}]}}',
+    )
+    raw = f"{CASES}{{{first}}}, {rest}]}}"
+    drafts, report = read("vics", raw.encode())
+    assert [draft.digests["md5"].hex() for draft in drafts] == [hex_of("md5", 1), hex_of("md5", 2), hex_of("md5", 1)]
+    assert {draft.source_ref for draft in drafts} == {""}  # two cases may have a MediaID 1
+    assert [(row.line, row.field) for row in report.refused_rows] == [(3, "row")]
+    assert report.dropped_fields == {"case: CaseNumber": 1, "MediaID": 3}
+
+
+def test_a_case_file_without_media_lists_nothing() -> None:
+    for inner in ("", '{"CaseNumber": "1"}', '{"Media": null}', "{}"):
+        assert read("vics", f"{CASES}{inner}]}}".encode())[0] == []
+
+
+@pytest.mark.parametrize(
+    "inner", ["7", '{"Media": [}', '{"Media": [] "x": 1}', '{"Media": [], "Media": []}', '{"Media": [],}', "{},", "{"]
+)
+def test_a_broken_case_file_is_refused_whole(inner: str) -> None:
+    with pytest.raises(MalformedError):
+        read("vics", f"{CASES}{inner}]}}".encode())
+
+
 @pytest.mark.parametrize(
     "context",
     [
-        US.replace("#Media", "#Cases"),
+        US.replace("#Media", "#Case"),
         US.replace("2.0.xml", "3.0.xml"),
         US.replace("/US/", "/"),
         US + "x",

@@ -204,6 +204,7 @@ CONTEXT = '{"@odata.context": "http://github.com/VICSDATAMODEL/ProjectVic/DataMo
         CONTEXT + ', "value": [{"CaseNumber": "1", "Media": [{"MediaID": 1}',
         CONTEXT + ', "value": [{"CaseNumber": "1" "Media": []}]}',
         CONTEXT + ', "value": [{"CaseNumber": "1",, "Media": []}]}',
+        CONTEXT + ', "value": [{"CaseNumber": "1",}]}',
         CONTEXT + ', "value": []} more',
         CONTEXT + ', "value": [], "value": []}',
         "[]",

@@ -38,6 +38,17 @@ def records(window: Window) -> Iterator[object]:
             return
 
 
+def member_names(window: Window) -> Iterator[str]:
+    """The names of the members of the object in which the window stands; the caller reads each value in between."""
+    if window.peek() == "}":
+        window.expect("}")
+        return
+    while True:
+        yield window.member_name()
+        if window.expect(",}") == "}":
+            return
+
+
 class Doubled(dict[str, object]):
     """An object in which a name stands twice."""
 

@@ -1,4 +1,5 @@
-"""Project VIC's VICS media lists, versions 1.1 to 1.3 and 2.0: one JSON object, read record by record.
+"""Project VIC's VICS media lists, versions 1.1 to 1.3 and 2.0, and the media of VICS 2.0 case files: one JSON object,
+read record by record.
 
 The data model is not public; the names are those that open readers and writers use.
 
@@ -14,6 +15,8 @@ Rules:
   refuse the record.
 - Every other member is dropped at the door and counted where it has a value. So imagery, paths and remarks
   (Miniature, RelativeFilePath, MediaFiles, Exifs, Tags, Comments) never pass, under whatever name.
+- Of a case file (`#Cases`) the lists `Media` of its cases are read, one after the other; what else its cases say is for
+  `vicscases`, and is dropped and counted here. A MediaID is one within its case only, so it is no reference there.
 - A record that names a member twice is refused: which one counts would be a guess.
 - In the report `line` is the number of the record in the list, from 1. Faults of the file name record and line.
 
@@ -28,7 +31,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from gateway.adapters.fields import DIGEST_READERS, VICTIM_STATUS_BY_FLAG, read_flag, read_moment, read_text
-from gateway.adapters.jsonrows import Doubled, Window, records
+from gateway.adapters.jsonrows import Doubled, Window, member_names, records
 from gateway.adapters.rows import (
     NO_DIGEST,
     WHOLE_ROW,
@@ -44,6 +47,7 @@ from gateway.model import AdapterReport, EntryDraft
 CONTEXT_2 = "@odata.context"
 CONTEXT_1 = "odata.metadata"
 RECORDS = "value"
+MEDIA = "Media"  # of a case
 
 DIGEST_MEMBERS = {"MD5": "md5", "SHA1": "sha1", "SHA256": "sha256", "SHA512": "sha512", "PhotoDNA": "photodna"}
 OTHER_MEMBERS = ("MediaID", "Category", "AlternativeHashes", "VictimIdentified", "Series", "MimeType", "DateUpdated")
@@ -62,7 +66,7 @@ ALTERNATIVE_HASHES = {
 
 _CARRIED = frozenset(OTHER_MEMBERS)
 _MEDIA_2 = re.compile(
-    r"https?://github\.com/VICSDATAMODEL/ProjectVic/DataModels/2\.0\.xml/([A-Za-z]{2,16})/\$metadata#Media"
+    r"https?://github\.com/VICSDATAMODEL/ProjectVic/DataModels/2\.0\.xml/([A-Za-z]{2,16})/\$metadata#(Media|Cases)"
 )
 _MEDIA_1 = re.compile(r"https?://github\.com/ICMEC/ProjectVic/DataModels/(1\.[123])\.xml#Media")
 _CATEGORY_NUMBER = re.compile(r"[0-9]{1,9}")  # more digits are a mistake, not a category
@@ -77,13 +81,13 @@ def read(source: BinaryIO, report: AdapterReport, options: ReadOptions) -> Itera
 
 def _drafts(source: BinaryIO, report: AdapterReport, options: ReadOptions) -> Iterator[EntryDraft]:
     window = Window(source)
-    scheme = _read_head(window, report, options)
-    for record in records(window):
+    scheme, of_cases = _read_head(window, report, options)
+    for record in _media_of_cases(window, report) if of_cases else records(window):
         report.read += 1
         try:
             if window.has_bad_byte():
                 raise refusal(WHOLE_ROW, "is not UTF-8")
-            draft = _draft(record, scheme, report)
+            draft = _draft(record, scheme, report, of_case=of_cases)
         except MalformedError as error:
             report.refuse(window.record, error.place, error.message)
         else:
@@ -95,26 +99,26 @@ def _drafts(source: BinaryIO, report: AdapterReport, options: ReadOptions) -> It
 # The file: head, records, end
 
 
-def _read_head(window: Window, report: AdapterReport, options: ReadOptions) -> str:
-    """The category scheme; the window then stands inside the list of records."""
-    scheme = ""
+def _read_head(window: Window, report: AdapterReport, options: ReadOptions) -> tuple[str, bool]:
+    """The category scheme, and whether the list is one of cases; the window then stands inside the list."""
+    scheme, of_cases = "", False
     window.expect("{")
     while (name := window.member_name()) != RECORDS:
         value = window.value()
         if name in (CONTEXT_1, CONTEXT_2):
             if scheme:
                 raise window.fault("two contexts")
-            scheme = _scheme(name, value, options, window)
+            scheme, of_cases = _scheme(name, value, options, window)
         else:
             drop_named(report, name)
         window.expect(",")
     if not scheme:
         raise window.fault(f"no {CONTEXT_2} or {CONTEXT_1} before the records")
     window.expect("[")
-    return scheme
+    return scheme, of_cases
 
 
-def _scheme(name: str, context: object, options: ReadOptions, window: Window) -> str:
+def _scheme(name: str, context: object, options: ReadOptions, window: Window) -> tuple[str, bool]:
     pattern = _MEDIA_2 if name == CONTEXT_2 else _MEDIA_1
     found = pattern.fullmatch(context) if isinstance(context, str) else None
     if not found:
@@ -122,7 +126,29 @@ def _scheme(name: str, context: object, options: ReadOptions, window: Window) ->
     word = str(found[1]).lower()
     # Only a country is the file's own word for what its numbers mean; "default" and a version leave it to the user.
     own = name == CONTEXT_2 and word != "default"
-    return f"vics-{word}" if own else options.category_scheme or f"vics-{word}"
+    scheme = f"vics-{word}" if own else options.category_scheme or f"vics-{word}"
+    return scheme, name == CONTEXT_2 and found[2] == "Cases"
+
+
+def _media_of_cases(window: Window, report: AdapterReport) -> Iterator[object]:
+    """The media records of a list of cases, one at a time."""
+    if window.peek() == "]":
+        window.expect("]")
+        return
+    while True:
+        window.expect("{")
+        seen = False
+        for name in member_names(window):
+            if name == MEDIA and seen:
+                raise window.fault("a case names its media twice")
+            if name == MEDIA and window.peek() == "[":
+                seen = True
+                window.expect("[")
+                yield from records(window)
+            elif (value := window.value()) or value == 0:  # false and 0 are values; null, "", [] and {} are none
+                drop_named(report, name, within="case")
+        if window.expect(",]") == "]":
+            return
 
 
 def _read_end(window: Window, report: AdapterReport) -> None:
@@ -139,16 +165,19 @@ def _read_end(window: Window, report: AdapterReport) -> None:
 # One record
 
 
-def _draft(record: object, scheme: str, report: AdapterReport) -> EntryDraft:
+def _draft(record: object, scheme: str, report: AdapterReport, *, of_case: bool) -> EntryDraft:
     if not isinstance(record, dict):
         raise refusal(WHOLE_ROW, "is not an object")
     if type(record) is Doubled:
         raise refusal(WHOLE_ROW, "names a member twice")
     digests = _digests(record, report)
     get = record.get
+    source_ref = _source_ref(get("MediaID"))
+    if of_case and source_ref:
+        report.drop("MediaID")
     return EntryDraft(
         digests,
-        source_ref=_source_ref(get("MediaID")),
+        source_ref="" if of_case else source_ref,
         media_type=_text(get("MimeType"), "MimeType"),
         category=_category(get("Category"), scheme),
         series=_text(get("Series"), "Series"),

@@ -26,7 +26,7 @@ from typing import BinaryIO
 from gateway.adapters.casefields import version_at
 from gateway.adapters.caserows import CaseOptions, own_originator, take
 from gateway.adapters.fields import read_text
-from gateway.adapters.jsonrows import Doubled, Window
+from gateway.adapters.jsonrows import Doubled, Window, member_names
 from gateway.adapters.rows import WHOLE_ROW, drop_named, refusal
 from gateway.caserecord import CaseRecord, Contact
 from gateway.model import AdapterReport
@@ -101,26 +101,21 @@ def _members(window: Window, report: AdapterReport) -> tuple[dict[str, object], 
     seen: set[str] = set()
     flaw = ""
     window.expect("{")
-    while window.peek() != "}":
-        name = window.member_name()
+    for name in member_names(window):
         # Names count up to a bound: a case has a few dozen, and they are kept only to find one twice.
         if name in seen or len(seen) > 1_000:
             flaw = "names a member twice, or too many"
         seen.add(name[:64])
         if name == MEDIA and window.peek() == "[":
             _read_over(window, report)
+            continue
+        value = window.value()
+        if window.has_bad_byte():
+            flaw = "is not UTF-8"
+        if name in CARRIED:
+            members[name] = value
         else:
-            value = window.value()
-            if window.has_bad_byte():
-                flaw = "is not UTF-8"
-            if name in CARRIED:
-                members[name] = value
-            else:
-                _drop(name, value, report)
-        if window.peek() == "}":
-            break
-        window.expect(",")
-    window.expect("}")
+            _drop(name, value, report)
     return members, flaw
 
 
