@@ -23,7 +23,9 @@ from enum import StrEnum
 from gateway import sourcestate
 from gateway.approvals import OPEN
 from gateway.audit import EventKind
+from gateway.caserecord import Urgency
 from gateway.cases.keeping import HELD, review_at
+from gateway.cases.threads import THEIRS, UNREAD
 from gateway.crypto import canonical
 from gateway.errors import ConflictError, DeniedError
 from gateway.interchange import EMPTY_VIEW, FeedHead
@@ -73,6 +75,8 @@ class AlarmKind(StrEnum):
     WITHDRAWAL_OVERDUE = "withdrawal_overdue"
     CASE_REVIEW_DUE = "case_review_due"
     KNOWN_GOOD_LISTED = "known_good_listed"
+    CASE_URGENT = "case_urgent"
+    CASE_UNREAD = "case_unread"
     TEST = "test"
 
 
@@ -99,6 +103,8 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.WITHDRAWAL_OVERDUE: "`gateway withdrawal status --outstanding` names who has not answered: ring them up",
     AlarmKind.CASE_REVIEW_DUE: "look at it and state a new date, `gateway case complete --review-on`, or let it go",
     AlarmKind.KNOWN_GOOD_LISTED: "ring the owner of the set up, whose list may be poisoned: no program acts on these",
+    AlarmKind.CASE_URGENT: "read it now: `gateway case show`; whom to call: `gateway case thread`",
+    AlarmKind.CASE_UNREAD: "ours: `gateway case inbox`; a partner's: call its duty officer, `gateway case thread`",
     AlarmKind.TEST: "nothing: the alarm command works",
 }
 # Raised and closed by `sweep` alone; the others by the deeds that find them, and by people.
@@ -113,6 +119,8 @@ SWEPT = frozenset(
         AlarmKind.ACKNOWLEDGEMENT_OVERDUE,
         AlarmKind.WITHDRAWAL_OVERDUE,
         AlarmKind.CASE_REVIEW_DUE,
+        AlarmKind.CASE_URGENT,
+        AlarmKind.CASE_UNREAD,
     }
 )
 # The act that ends them closes them: a person who only closed the alarm would hide what is still so.
@@ -244,6 +252,7 @@ def _findings(tx: Transaction, node: Node, now: int) -> list[Finding]:
         *proposal_findings(tx.people.proposals(state=OPEN), now),
         *withdrawal_findings(tx.withdrawals.outstanding(), now),
         *case_findings(tx.cases.all(map(str, HELD)), now),
+        *unread_findings(tx, now),
     ]
 
 
@@ -332,6 +341,20 @@ def case_findings(cases: Iterable[CaseRow], now: int) -> Iterator[Finding]:
     for one in cases:
         if one.review_on and review_at(one) <= now:
             yield Finding(AlarmKind.CASE_REVIEW_DUE, one.id, "the review date of a case has passed")
+
+
+def unread_findings(tx: Transaction, now: int) -> Iterator[Finding]:
+    """Referrals that nobody has read: here at once where a child is at risk; here and there when the time is over."""
+    late: dict[str, list[str]] = {}
+    for thread in tx.cases.threads_in(map(str, UNREAD)):
+        row = tx.cases.find(thread.case_id)
+        if row is not None and thread.side == THEIRS and row.urgency == Urgency.CHILD_AT_RISK:
+            detail = f"{thread.partner} referred a case in which a child is at risk, and nobody has read it"
+            yield Finding(AlarmKind.CASE_URGENT, row.id, detail)
+        if thread.due <= now:
+            late.setdefault(thread.case_id, []).append("here" if thread.side == THEIRS else f"at {thread.partner}")
+    for case, where in late.items():
+        yield Finding(AlarmKind.CASE_UNREAD, case, f"nobody has read a referral in time: {', '.join(sorted(where))}")
 
 
 def proposal_findings(proposals: Iterable[ProposalRow], now: int) -> Iterator[Finding]:

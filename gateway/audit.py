@@ -139,10 +139,17 @@ class EventKind(StrEnum):
     CONSOLE_CHANGED = "console_changed"
     CONSOLE_SESSION = "console_session"
     CONSOLE_REFUSED = "console_refused"
+    CASE_SENT = "case_sent"
+    CASE_HEARD = "case_heard"
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
 _PAGE = ("set", "epoch", "from_seq", "until_seq", "view", "page_digest", "changes")
+
+_CASE_MAIL = (
+    *("case", "partner", "thread", "kind", "sequence", "word"),
+    *("version", "report_digest", "groups", "purpose", "urgency"),
+)
 
 # Which details an event of each kind may hold. An allow-list, so that no entry digest, case text or name of a person
 # can slip into a record that outlives the data.
@@ -173,6 +180,8 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
         {"withdrawal", "kind", "set", "epoch", "until_seq", "entries", "holders", "due", "order_ref"}
     ),
     EventKind.CASE_CHANGED: frozenset({"case", "deed", "version", "state", "missing", "format", "stated", "partner"}),
+    EventKind.CASE_SENT: frozenset({*_CASE_MAIL, "proposal"}),
+    EventKind.CASE_HEARD: frozenset({*_CASE_MAIL, "outcome", "reason"}),
     EventKind.WITHDRAWAL_ANSWERED: frozenset({"withdrawal", "holder", "via", "outcome", "entries"}),
     EventKind.ONWARD_COPIED: frozenset({"set", "epoch", "from_seq", "until_seq", "changes", "blocks"}),
     EventKind.PAGE_SENT: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),
@@ -218,12 +227,13 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.VIEW_CHANGED: frozenset({"partner", "set", "old_view", "new_view", "started", "stopped"}),
     EventKind.SHARE_DECIDED: frozenset(
         {"partner", "surface", "set", "action", "label", "outcome", "groups", "rules", "obligations", "policy"}
+        | {"case", "purpose"}
     ),
     EventKind.LOOK_UP: frozenset(
         {"partner", "purpose", "case_ref", "asked", "answered", "distance", "policy", "rules"}
     ),
     EventKind.MAILBOX_SENT: frozenset({"partner", "sequence", "message_id", "manifest_digest", "payload_type"}),
-    EventKind.MAILBOX_RECEIVED: frozenset({*_MESSAGE, "sequence", "payload_type"}),
+    EventKind.MAILBOX_RECEIVED: frozenset({*_MESSAGE, "sequence", "payload_type", "report_digest"}),
     EventKind.PAUSED: frozenset({"partner", "reason"}),
     EventKind.RESUMED: frozenset({"partner", "reason", "proposal"}),
     EventKind.POLICY_ACTIVATED: frozenset({"policy", "previous", "key_ids", "started", "stopped", "proposal"}),

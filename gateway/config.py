@@ -80,6 +80,10 @@ KEYS = {
     "head_lifetime_hours": Key("How long a signed feed head is valid, in hours; re-signed at half of it.", 1, 168),
     "history_days": Key("How long withdrawals and older versions in our own sets are remembered, in days.", 30, 3_650),
     "withdrawal_days": Key("How long holders have to answer a withdrawal that names no deadline, in days.", 1, 365),
+    "case_duty_contact": Key("Whom partners call about a case at any hour, in one line; it goes with what we say."),
+    "case_unread_hours_child_at_risk": Key("How soon a referral is to be read, in hours: a child is at risk.", 1, 720),
+    "case_unread_hours_priority": Key("The same, in hours: it has priority.", 1, 720),
+    "case_unread_hours_routine": Key("The same, in hours: any other.", 1, 720),
     "case_erase_days": Key(
         "How long after its review date a case is kept that nobody has looked at, in days.", 1, 3_650
     ),
@@ -142,6 +146,10 @@ class Settings:
     head_lifetime_hours: int = 24
     history_days: int = 400
     withdrawal_days: int = 14
+    case_duty_contact: str = ""
+    case_unread_hours_child_at_risk: int = 1
+    case_unread_hours_priority: int = 24
+    case_unread_hours_routine: int = 72
     case_erase_days: int = 90
     page_changes: int = 65_536
     signed_pages_days: int = 35

@@ -23,6 +23,7 @@ from gateway.approvals import Act, Approvals, Arguments, Change
 from gateway.audit import EventKind
 from gateway.beginning import RESTORE_ACTS, acts_for
 from gateway.callers import secret_event
+from gateway.cases.acts import CASE_ACTS
 from gateway.crypto import canonical
 from gateway.crypto.checkpoint import KeyKind, VerifierKey, number_of_log
 from gateway.crypto.keys import VerifyingKey
@@ -608,6 +609,7 @@ ACTS: Mapping[str, Act] = {
     "resume": Act("go on after a pause or a suspension", _resume_subject, _resume, _resume_difference),
     **KEY_ACTS,
     **PASSKEY_ACTS,
+    **CASE_ACTS,
     **HOLD_ACTS,
     **POLICY_ACTS,
     **ENTRY_ACTS,

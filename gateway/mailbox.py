@@ -10,6 +10,7 @@ of its log N begin at (N - 1) × `GAP` + 1, and that is the one gap which the re
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -48,15 +49,25 @@ KINDS = frozenset(
         "opinion",
         "opinion_counts",
         "opinion_request",
+        "case_referral",
+        "case_answer",
+        "case_message",
+        "case_recall",
     }
 )
-PROVED = frozenset({"withdrawal_answer"})  # of these the signature stays, as proof of who said so
+CASE_KINDS = frozenset({"case_referral", "case_answer", "case_message", "case_recall"})
+ALONE = frozenset({"case_referral"})  # one such message is one payload: its receipt and its proof speak of nothing else
+# Of these the signature stays, as proof of who said so; of cases until the case is erased.
+PROVED = frozenset({"withdrawal_answer", "case_referral", "case_answer"})
 GAP = 1_000_000_000  # more messages than two agencies exchange between two restores; read out it is still a number
 MAX_BODY_BYTES = 8 << 10  # a hundred of them fit one answer
+MAX_BODIES = {"case_referral": 256 << 10, "case_answer": 24 << 10, "case_message": 24 << 10, "case_recall": 24 << 10}
+MAX_FRAME_BYTES = 256  # of a message, without its body
 LIFETIME_SECONDS = 7 * 86_400  # of one sealed answer; the messages themselves wait as long as it takes
 
 
 Hears = Callable[[Transaction, str, dict[str, object]], None]  # (transaction, sender, body)
+HearsMessage = Callable[[Transaction, str, MailMessage], None]  # (transaction, sender, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +83,21 @@ class Mailbox:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._hearers: dict[str, Hears] = {}
+        self._hearers: dict[str, HearsMessage] = {}
 
     def on(self, kind: str, hears: Hears) -> None:
         """Messages of a kind are acted on by `hears`, within the transaction in which they are taken."""
+        self._hearers[kind] = lambda tx, sender, one: hears(tx, sender, one.body)
+
+    def on_message(self, kind: str, hears: HearsMessage) -> None:
+        """The same, for who needs to know which message it is."""
         self._hearers[kind] = hears
 
     def post(self, tx: Transaction, partner: str, kind: str, body: dict[str, object]) -> int:
         """Queue a message within the deed that causes it; returns its number."""
         require(kind in KINDS, "a message of unknown kind")
         raw = canonical.encode(body)
-        require(len(raw) <= MAX_BODY_BYTES, "the message is too long")
+        require(len(raw) <= MAX_BODIES.get(kind, MAX_BODY_BYTES), "the message is too long")
         number = max(tx.mail.last_out(partner), _before(own_log(self._node, tx).name)) + 1
         message_id = new_message_id(self._node.random)
         sealed = self._node.keystore.master_key.seal(raw, _context("to", partner, number), self._node.random)
@@ -117,7 +132,7 @@ class Mailbox:
             newest = max(tx.mail.last_out(card.agency), _before(own_log(self._node, tx).name))
             require(after <= newest, "the mailbox has no such number yet")
             tx.mail.delivered(card.agency, after, self._node.clock())
-            rows = _unbroken(tx.mail.outgoing(card.agency, after, MAX_MAIL_MESSAGES))
+            rows = _one_payload(tx.mail.outgoing(card.agency, after, MAX_MAIL_MESSAGES))
         return self.seal(card, rows).body if rows else None
 
     def waiting(self, partner: str, after: int | None = None) -> list[MailOut]:
@@ -128,7 +143,7 @@ class Mailbox:
         """
         with self._node.store.reading() as tx:
             held = tx.mail.undelivered(partner) if after is None else after
-            return _unbroken(tx.mail.outgoing(partner, held, MAX_MAIL_MESSAGES))
+            return _one_payload(tx.mail.outgoing(partner, held, MAX_MAIL_MESSAGES))
 
     def seal(self, card: IdentityCard, rows: list[MailOut]) -> SealedMail:
         """Messages as one envelope for a partner. Each keeps its own id, however often it goes; the envelope is new."""
@@ -161,6 +176,8 @@ class Mailbox:
         messages = parse_mail(raw)
         if not messages:
             raise MalformedError("mailbox: no message")
+        if not all(_go_together(messages[0].kind, one.kind) for one in messages[1:]):
+            raise MalformedError("mailbox: messages in one payload that do not go together")
         with self._node.store.transaction() as tx:
             card = active_card(self._node, tx, message.sender)
             before = repeated(tx, message)
@@ -171,7 +188,7 @@ class Mailbox:
                 self._keep_evidence(tx, message, raw, fresh)
             for one in fresh:
                 self._keep(tx, message.sender, one)
-            event = self._received(message, messages[-1].number)
+            event = self._received(message, messages)
             index = tx.log.append([event])
             return settle(self._node, tx, message, event, index)
 
@@ -214,7 +231,7 @@ class Mailbox:
         )
         tx.mail.receive(row)
         if one.kind in self._hearers:
-            self._hearers[one.kind](tx, sender, one.body)
+            self._hearers[one.kind](tx, sender, one)
 
     def _keep_evidence(self, tx: Transaction, message: Message, raw: bytes, fresh: list[MailMessage]) -> None:
         """Keep what the sender signed: anybody can be shown that these messages were its own."""
@@ -231,15 +248,34 @@ class Mailbox:
         context = _context("proof from", row.partner, row.last)
         return parse_offer(self._node.keystore.master_key.open(row.sealed, context))
 
+    def blank(self, tx: Transaction, partner: str, way: str, number: int) -> bool:
+        """The words of a message are erased here, and what proves them; False while one of ours has not arrived.
+
+        Args:
+            way: "in" or "out".
+        """
+        row = tx.mail.incoming_row(partner, number) if way == "in" else tx.mail.outgoing_row(partner, number)
+        if row is None or (isinstance(row, MailOut) and not row.delivered):
+            return row is None
+        context = _context("from" if way == "in" else "to", partner, number)
+        tx.mail.reseal(row, self._node.keystore.master_key.seal(canonical.encode({}), context, self._node.random))
+        if way == "in":
+            tx.mail.drop_evidence(partner, number)
+        return True
+
     def _message(self, row: MailOut) -> MailMessage:
         return MailMessage(row.number, row.message_id, row.kind, row.created, self.read(row))
 
-    def _received(self, message: Message, number: int) -> Event:
+    def _received(self, message: Message, messages: list[MailMessage]) -> Event:
         details: dict[str, object] = {
             **message.details(),
-            "sequence": number,
+            "sequence": messages[-1].number,
             "payload_type": MAIL_TYPE,
         }
+        report = messages[0].body.get("report")
+        if messages[0].kind in ALONE and isinstance(report, str):
+            # The receipt is for this event, so it proves which report was taken in.
+            details["report_digest"] = hashlib.sha256(report.encode()).hexdigest()
         return self._node.event(
             EventKind.MAILBOX_RECEIVED, actor=message.sender, subject=self._node.agency, details=details
         )
@@ -250,9 +286,23 @@ def _before(origin: str) -> int:
     return (number_of_log(origin) - 1) * GAP
 
 
-def _unbroken(rows: list[MailOut]) -> list[MailOut]:
-    """The rows up to the first gap: one answer has none."""
-    return [row for at, row in enumerate(rows) if row.number == rows[0].number + at]
+def _one_payload(rows: list[MailOut]) -> list[MailOut]:
+    """The first rows that go as one payload: without a gap, within its bytes, and of kinds that go together."""
+    found: list[MailOut] = []
+    room = MAX_DOCUMENT_BYTES
+    for at, row in enumerate(rows):
+        room -= len(row.sealed_body) + MAX_FRAME_BYTES
+        follows = row.number == rows[0].number + at and room >= 0 and _go_together(rows[0].kind, row.kind)
+        if found and not follows:
+            break
+        found.append(row)
+    return found
+
+
+def _go_together(first: str, other: str) -> bool:
+    """Whether two messages may be in one payload. What is said of cases is kept apart: it can be erased, and with it
+    the proof of who said it, without taking the proof of anything else."""
+    return not {first, other} & ALONE and (first in CASE_KINDS) == (other in CASE_KINDS)
 
 
 def _context(way: str, partner: str, number: int) -> str:

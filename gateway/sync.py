@@ -651,6 +651,7 @@ class Schedule:
         self._exchange.duties.keep_house()
         self._exchange.withdrawals.keep_house()
         self._exchange.cases.keep_house()
+        self._exchange.referrals.keep_house()
         self._exchange.compacting.keep_house()
         holding.keep_house(self._node, self._exchange.shelf)
         if minute // 60 != hour:

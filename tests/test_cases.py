@@ -287,3 +287,15 @@ def test_a_file_of_more_cases_than_are_taken_together_changes_nothing(
     monkeypatch.setattr("gateway.cli.cases.MAX_FILE_CASES", 1)
     gateway("case", "import", str(Path(__file__).parent / "data_adapters" / "hotline.xml"), exit_code=3)
     assert json_of("case", "list") == []
+
+
+def test_what_cannot_be_referred_is_a_sentence_and_messages_show_no_words_of_cases(desk: Path) -> None:
+    (desk / "case.xml").write_bytes(dump_case(case_record()))
+    case = json_of("case", "import", "case.xml")["cases"][0]["case"]
+    assert json_of("case", "proposals") == []
+    assert "no unit of this country is a partner" in gateway("case", "refer", case, "--to", "XD", exit_code=7).stderr
+    assert json_of("case", "thread", case) == {"threads": [], "messages": []}
+    for words in (("accept", case), ("decline", case, "--reason", "no")):
+        assert gateway("case", *words, exit_code=5).stderr.startswith("Error: this case is our own")
+    gateway("case", "say", case, "--text", "hello", exit_code=7)
+    gateway("case", "recall", case, "--from", "XB-NCVI", "--reason", "wrong", exit_code=7)

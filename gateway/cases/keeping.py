@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from typing import Protocol
 
 from gateway.audit import EventKind
-from gateway.caserecord import CASE_GROUPS, CaseRecord, Contact
+from gateway.caserecord import CASE_GROUPS, CaseRecord, Contact, Urgency
 from gateway.errors import ConflictError, DeniedError, MalformedError
 from gateway.keylife import DAY_SECONDS
 from gateway.model import HandlingCode, Purpose, Restriction
@@ -87,11 +88,22 @@ class Statements:
         return {name: value for name, value in named if value is not None}
 
 
+class Follower(Protocol):
+    """Who is told of what changes in the casebook, within the deed that changes it."""
+
+    def changed(self, tx: Transaction, row: CaseRow, report: CaseReport) -> None:
+        """A known case has another report now."""
+
+    def ended(self, tx: Transaction, row: CaseRow) -> None:
+        """A case is closed, or its content is gone."""
+
+
 class Casebook:
     """The cases of one gateway."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.follower: Follower | None = None
 
     # Looking
 
@@ -214,7 +226,7 @@ class Casebook:
         now = self._node.clock()
         return CaseRow(
             id=self._node.random.bytes(ID_BYTES).hex(),
-            mark=self.mark(record.originator, record.reference),
+            mark=self.mark(record.originator, record.reference, source),
             originator=record.originator,
             source=source,
             state="",
@@ -228,11 +240,23 @@ class Casebook:
         )
 
     def put(
-        self, tx: Transaction, row: CaseRow, report: CaseReport, *, deed: str, details: dict[str, object]
+        self,
+        tx: Transaction,
+        row: CaseRow,
+        report: CaseReport,
+        *,
+        deed: str,
+        details: dict[str, object],
+        urgency: Urgency | None = None,
     ) -> CaseRow:
-        """The case is from now on as the report says, on record."""
+        """The case is from now on as the report says, on record.
+
+        Args:
+            urgency: how urgent it is here, where not as the report says.
+        """
         record, known = report.record, bool(row.state)
-        row.version, row.urgency, row.victim_status = record.version, str(record.urgency), str(record.victim_status)
+        row.version, row.victim_status = record.version, str(record.victim_status)
+        row.urgency = str(urgency or record.urgency)
         row.groups = " ".join(sorted(report.groups))
         row.missing = " ".join(report.missing)
         row.review_on = record.review_on.isoformat() if record.review_on else ""
@@ -246,6 +270,8 @@ class Casebook:
             tx.cases.add(row)
         told = {"version": row.version, "state": row.state, "missing": len(row.missing.split()), **details}
         self.log(tx, row, deed, told)
+        if known and self.follower is not None:
+            self.follower.changed(tx, row, report)
         return row
 
     def change(self, tx: Transaction, row: CaseRow, state: CaseState, *, deed: str) -> None:
@@ -257,6 +283,10 @@ class Casebook:
             row.urgency, row.victim_status, row.review_on = "", "", ""
         tx.cases.replace(row)
         self.log(tx, row, deed, {"version": row.version, "state": row.state})
+        if state not in HELD:
+            tx.cases.drop_drafts(row.id)
+        if state not in (CaseState.INBOX, CaseState.OPEN) and self.follower is not None:
+            self.follower.ended(tx, row)
 
     def log(self, tx: Transaction, row: CaseRow, deed: str, details: dict[str, object]) -> int:
         """A deed on a case is on record under its local id; returns the leaf."""
@@ -264,9 +294,10 @@ class Casebook:
         event = self._node.event(EventKind.CASE_CHANGED, actor=self._node.agency, subject=row.id, details=told)
         return tx.log.append([event])
 
-    def mark(self, originator: str, reference: str) -> bytes:
-        """The keyed mark by which a case is found again."""
-        return self._node.keystore.row_mac(length_prefixed(_MARK, originator, reference))
+    def mark(self, originator: str, reference: str, source: str = "") -> bytes:
+        """The keyed mark by which a case is found again. What two partners referred are two cases: neither can change
+        what the other sent, nor learn that it did, nor touch our own."""
+        return self._node.keystore.row_mac(length_prefixed(_MARK, originator, reference, source))
 
     # Its end
 

@@ -43,7 +43,7 @@ ROOMS = {
     "sync": "syncing",
     "source": "sources",
     "withdrawal": "withdrawals",
-    "case": "cases",
+    "case": "casework",
     "receipt": "mail",
     "message": "mail",
     "policy": "policies",

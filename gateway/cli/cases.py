@@ -87,7 +87,9 @@ def case_show(
 ) -> None:
     """Show a case. Its texts stay folded until they are asked for: reading them all day harms people."""
     with shell.node() as node:
-        held = Exchange(node).cases.get(case)
+        exchange = Exchange(node)
+        held = exchange.cases.get(case)
+        exchange.talk.read(held.row.id)  # who referred it is told that somebody has read it
     value = case_value(held, clues=clues, descriptions=descriptions)
     shell.show(value, *case_lines(held, clues=clues, descriptions=descriptions))
 

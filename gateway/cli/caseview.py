@@ -17,6 +17,7 @@ def case_value(held: HeldCase, *, clues: bool, descriptions: bool) -> dict[str, 
         **row_value(row),
         "reference": record.reference,
         "groups": row.groups.split(),
+        "obligations": row.obligations.split(),
         "handling": record.handling,
         "category": record.category,
         "evaluation": record.evaluation,
@@ -78,6 +79,7 @@ def case_lines(held: HeldCase, *, clues: bool, descriptions: bool) -> list[str]:
         f"  review on  {row.review_on or '-'}",
         f"  missing    {row.missing.replace(' ', ', ') or 'nothing'}",
         *([withheld] if withheld else []),
+        *([f"  duties     {row.obligations.replace(' ', ', ') or 'none'}"] if row.source else []),
         *(
             f"  victim     {plain(one.ref)}: {one.status}, {one.sex}, age {_age(one.age) or '-'}"
             for one in record.victims

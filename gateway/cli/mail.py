@@ -13,6 +13,7 @@ from gateway.cli.shell import Shell, bold, command, plain, when
 from gateway.crypto.checkpoint import VerifierKey
 from gateway.errors import NotFoundError
 from gateway.exchange import Exchange
+from gateway.mailbox import CASE_KINDS
 from gateway.node import Node
 from gateway.partners import card_in, get
 from gateway.restoring import log_of_receipt
@@ -139,6 +140,8 @@ def _verified(node: Node, identifier: str) -> tuple[OutboxRow, Receipt, Verifier
 
 def _message_value(row: MailIn | MailOut, body: dict[str, object]) -> dict[str, object]:
     incoming = isinstance(row, MailIn)
+    if row.kind in CASE_KINDS:
+        body = {"thread": body.get("thread", "")}  # its words are read in the thread: `gateway case thread`
     text = body.get("text")
     return {
         "partner": row.partner,

@@ -18,6 +18,9 @@ from gateway import keyring, ownkeys
 from gateway.alarms import AlarmKind, raise_alarm
 from gateway.audit import EventKind, verify_receipt
 from gateway.cases import Casebook
+from gateway.cases.hearing import Hearing
+from gateway.cases.referring import Referrals
+from gateway.cases.talking import Talk
 from gateway.comparisons import (
     ANSWER_TYPE,
     MAX_ANSWER_BYTES,
@@ -130,6 +133,9 @@ class Exchange:
         self.forwarding = Forwarding(node, self.shelf)
         self.withdrawals = Withdrawals(node, self.mailbox)
         self.cases = Casebook(node)
+        self.talk = Talk(node, self.mailbox, self.cases)
+        self.referrals = Referrals(node, self.cases, self.talk)
+        self._hearing = Hearing(node, self.mailbox, self.cases, self.talk)
         self.mirrors = Mirrors(
             node,
             self.shelf,

@@ -18,13 +18,25 @@ from datetime import UTC, date, datetime
 
 from gateway import audit, policytexts
 from gateway.audit import Event, EventKind, LeafRow
+from gateway.cases.deciding import kept_label, receive_outcome, refer_outcome
 from gateway.crypto import canonical
 from gateway.errors import AuditBrokenError, NotFoundError
 from gateway.exchange.forwarding import narrowed
 from gateway.exchange.labels import stored_label
 from gateway.model import Label, Surface
 from gateway.node import Node
-from gateway.policy import Action, Decision, Effect, LabelInSet, LabelRights, PartnerRef, PolicySet, Reason, load
+from gateway.policy import (
+    Action,
+    Decision,
+    Effect,
+    LabelInSet,
+    LabelRights,
+    PartnerRef,
+    PolicySet,
+    Purpose,
+    Reason,
+    load,
+)
 from gateway.policy.duties import are_known
 from gateway.store import Transaction
 from gateway.store.tables import DecisionRow, HashSet, LabelRow
@@ -181,6 +193,8 @@ class Judge:
         if event is None or event.kind is not EventKind.SHARE_DECIDED:
             raise NotFoundError("there is no decision receipt at this leaf", remedy="`gateway audit list` shows leaves")
         details = event.details
+        if "purpose" in details:
+            return self._about_a_case(leaf, event)
         partner, name = str(details["partner"]), str(details["set"])
         policies = self._policies(str(details["policy"]), datetime.fromtimestamp(event.at, UTC).date())
         sets, who = self.tx.sets, PartnerRef(partner, partner[:2])
@@ -195,6 +209,20 @@ class Judge:
         if hash_set is not None and hash_set.relays:
             right = narrowed(label, row, right, who)
         return DecidedAgain(leaf, event.at, details, outcome(right))
+
+    def _about_a_case(self, leaf: int, event: Event) -> DecidedAgain:
+        """The receipt of a decision about a case (`cases.deciding`)."""
+        details = event.details
+        policies = self._policies(str(details["policy"]), datetime.fromtimestamp(event.at, UTC).date())
+        label = kept_label(self.tx, str(details["label"]))
+        if label is None:
+            raise NotFoundError("the label of this receipt is no longer here, so it cannot be decided again")
+        partner, held = str(details["partner"]), LabelInSet(str(details["set"]), label)
+        who = PartnerRef(partner, partner[:2])
+        if details["action"] == RECEIVE:
+            return DecidedAgain(leaf, event.at, details, receive_outcome(policies, who, held).details())
+        purpose = Purpose(str(details["purpose"]))
+        return DecidedAgain(leaf, event.at, details, refer_outcome(policies, who, held, purpose).details())
 
     def _policies(self, digest: str, on: date) -> PolicySet:
         if (digest, on) not in self._loaded:

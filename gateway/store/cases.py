@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, case, insert, select, update
+from sqlalchemy import Connection, case, delete, insert, select, update
 
 from gateway.errors import NotFoundError
-from gateway.store.tables import CaseRow, columns
+from gateway.store.tables import CaseDraft, CaseLabel, CaseMessage, CaseRow, CaseThread, columns
+from gateway.store.upserts import add_new, put
 
 CASE = columns(CaseRow)
+DRAFT = columns(CaseDraft)
+LABEL = columns(CaseLabel)
+MESSAGE = columns(CaseMessage)
+THREAD = columns(CaseThread)
 MIN_PREFIX_CHARS = 6  # of a case's id; fewer name too many
 URGENT_FIRST = case({"child_at_risk": 0, "priority": 1}, value=CASE.urgency, else_=2)
 
@@ -54,3 +59,66 @@ class Cases:
         if wanted:
             query = query.where(CASE.state.in_(wanted))
         return [CaseRow(**row._mapping) for row in self._connection.execute(query)]
+
+    # Threads and their messages
+
+    def thread(self, partner: str, identifier: str) -> CaseThread | None:
+        """The thread with a partner of this id, or None."""
+        where = (THREAD.partner == partner, THREAD.id == identifier)
+        row = self._connection.execute(select(*THREAD).where(*where)).one_or_none()
+        return None if row is None else CaseThread(**row._mapping)
+
+    def threads(self, case_id: str) -> list[CaseThread]:
+        """The threads about a case, the oldest first."""
+        query = select(*THREAD).where(THREAD.case_id == case_id).order_by(THREAD.created, THREAD.partner, THREAD.id)
+        return [CaseThread(**row._mapping) for row in self._connection.execute(query)]
+
+    def threads_in(self, states: Iterable[str]) -> list[CaseThread]:
+        """The threads in some states, what is due first first."""
+        query = select(*THREAD).where(THREAD.state.in_(list(states))).order_by(THREAD.due, THREAD.partner, THREAD.id)
+        return [CaseThread(**row._mapping) for row in self._connection.execute(query)]
+
+    def put_thread(self, row: CaseThread) -> None:
+        """Begin a thread, or note where it stands now."""
+        put(self._connection, CaseThread, row.model_dump())
+
+    def messages(self, case_id: str) -> list[CaseMessage]:
+        """What was said about a case, in the order of our log."""
+        query = select(*MESSAGE).where(MESSAGE.case_id == case_id).order_by(MESSAGE.leaf)
+        return [CaseMessage(**row._mapping) for row in self._connection.execute(query)]
+
+    def put_message(self, row: CaseMessage) -> None:
+        """Note a message, or that its words are erased."""
+        put(self._connection, CaseMessage, row.model_dump())
+
+    def worded(self, states: Iterable[str]) -> list[str]:
+        """Cases in these states of which words of messages are still here."""
+        query = select(CASE.id).where(CASE.state.in_(list(states)), CASE.id == MESSAGE.case_id, ~MESSAGE.blank)
+        return [str(one) for one in self._connection.execute(query.distinct().order_by(CASE.id)).scalars()]
+
+    # Labels and drafts
+
+    def keep_label(self, digest: str, attributes: str) -> None:
+        """Keep a label for as long as a decision about it may be made again."""
+        add_new(self._connection, CaseLabel, {"digest": digest, "attributes": attributes})
+
+    def label(self, digest: str) -> str | None:
+        """A label by its digest, or None."""
+        return self._connection.execute(select(LABEL.attributes).where(LABEL.digest == digest)).scalar()
+
+    def put_draft(self, row: CaseDraft) -> None:
+        """Keep what is laid before administrators, or note that they have approved it."""
+        put(self._connection, CaseDraft, row.model_dump())
+
+    def draft(self, digest: str) -> CaseDraft | None:
+        """What was laid before administrators under a digest, or None."""
+        row = self._connection.execute(select(*DRAFT).where(DRAFT.digest == digest)).one_or_none()
+        return None if row is None else CaseDraft(**row._mapping)
+
+    def drop_draft(self, digest: str) -> None:
+        """Forget what was laid before administrators."""
+        self._connection.execute(delete(CaseDraft).where(DRAFT.digest == digest))
+
+    def drop_drafts(self, case_id: str) -> None:
+        """Forget all of a case that was laid before administrators."""
+        self._connection.execute(delete(CaseDraft).where(DRAFT.case_id == case_id))

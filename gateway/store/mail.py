@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy import func as sql
 
 from gateway.store.tables import InboxRow, MailEvidence, MailIn, MailOut, OutboxRow, columns
@@ -122,6 +122,29 @@ class Mail:
     def receive(self, row: MailIn) -> None:
         """Keep a message from a partner."""
         self._connection.execute(insert(MailIn), [row.model_dump()])
+
+    def incoming_row(self, partner: str, number: int) -> MailIn | None:
+        """One message from a partner, or None."""
+        query = select(*MAIL_IN).where(MAIL_IN.partner == partner, MAIL_IN.number == number)
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else MailIn(**row._mapping)
+
+    def outgoing_row(self, partner: str, number: int) -> MailOut | None:
+        """One message towards a partner, or None."""
+        query = select(*MAIL_OUT).where(MAIL_OUT.partner == partner, MAIL_OUT.number == number)
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else MailOut(**row._mapping)
+
+    def reseal(self, row: MailIn | MailOut, sealed_body: bytes) -> None:
+        """A message has another body from now on."""
+        model, of = (MailIn, MAIL_IN) if isinstance(row, MailIn) else (MailOut, MAIL_OUT)
+        where = (of.partner == row.partner, of.number == row.number)
+        self._connection.execute(update(model).where(*where).values(sealed_body=sealed_body))
+
+    def drop_evidence(self, partner: str, number: int) -> None:
+        """Forget what a partner signed of a message, and of those that came with it."""
+        where = (EVIDENCE.partner == partner, EVIDENCE.first <= number, EVIDENCE.last >= number)
+        self._connection.execute(delete(MailEvidence).where(*where))
 
     def keep_evidence(self, row: MailEvidence) -> None:
         """Keep what a partner signed when it sent some messages."""
