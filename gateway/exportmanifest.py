@@ -92,6 +92,19 @@ def verify_manifest(raw: bytes, key: VerifyingKey) -> Verified:
     return Verified(said, tuple(_members(line, LABEL_MEMBERS) for line in each))
 
 
+def verify_logged(raw: bytes, digest: str) -> Verified:
+    """A manifest of our own, known by its SHA-256 in our log: whose key signs now does not matter.
+
+    Raises:
+        VerificationError: its SHA-256 is another one. MalformedError: no manifest of version 1.
+    """
+    if hashlib.sha256(raw).hexdigest() != digest:
+        raise VerificationError("export manifest: not the one that the log names")
+    first, lines = _first_line(raw)
+    said = _object(dsse.parse(first).unverified_payload, HEAD_MEMBERS, VERSION)
+    return Verified(said, tuple(_members(line, LABEL_MEMBERS) for line in lines.split(b"\n")[:-1]))
+
+
 def verify_note(raw: bytes, key: VerifyingKey) -> Verified:
     """A note as its exporter signed it. Raises as `verify_manifest`."""
     first, rest = _first_line(raw)

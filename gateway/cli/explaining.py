@@ -54,6 +54,7 @@ def policy_receipt(
 
 def explain_entry(shell: Shell, named: str, partner: str, set_name: str) -> None:
     """Say in one sentence each why the entries of this name went to a partner, or did not."""
+    from gateway.cli.sets import file_value  # noqa: PLC0415  as above
     from gateway.exchange import Exchange  # noqa: PLC0415  as above
 
     with shell.node() as node:
@@ -73,6 +74,7 @@ def explain_entry(shell: Shell, named: str, partner: str, set_name: str) -> None
             "receipt": one.receipt,
             "rules": list(one.rules),
             "sentence": one.sentence,
+            "files": [file_value(file) for file in one.files],
         }
         for one in found
     ]

@@ -17,6 +17,7 @@ from gateway.crypto import age
 from gateway.errors import ConfigError
 from gateway.exchange import Exchange
 from gateway.exchange.exporting import Exported, Order, Places
+from gateway.exchange.wentout import EXPORTS
 from gateway.exportmanifest import MAX_BYTES, Verified, verify_manifest, verify_note
 from gateway.interchange import MAX_CARD_BYTES, parse_card
 from gateway.newfile import Sink, new_file
@@ -27,7 +28,6 @@ verify_app = typer.Typer(
 )
 COMMANDS = {"verify": verify_app}
 
-EXPORTS = "exports"  # in the data folder: manifests whose place is not named
 NOTE_SUFFIX = ".note.json"
 CHUNK_BYTES = 1 << 20
 Card = Annotated[Path, typer.Option(help="The exporter's identity card, as it was when the file was made.")]

@@ -19,6 +19,7 @@ from gateway.exchange import Exchange
 from gateway.exchange.holding import Named, naming
 from gateway.exchange.labels import SetDefaults, stored_label
 from gateway.exchange.lookup import MAX_LOOK_UP, Whereabouts, parse_entry
+from gateway.exchange.wentout import Holding, WentOut
 from gateway.model import HandlingCode, VictimStatus, text_member
 from gateway.node import Node
 from gateway.store import Transaction
@@ -255,6 +256,7 @@ def _kept_alone(named: list[Named]) -> tuple[dict[str, object], list[str]]:
         "label": dict(one.kept.label),
         "duties": list(one.kept.duties),
         "holders": [],
+        "files": [],
         "holds": [_hold_value(hold) for hold in named],
     }
     return value, [f"{bold(one.entry)} in {one.set_name} was taken back", *map(_hold_line, named)]
@@ -285,6 +287,7 @@ def _place(found: Whereabouts, named: Iterable[Named]) -> tuple[dict[str, object
         "hub": found.hub,
         "duties": list(found.duties),
         "holds": [_hold_value(one) for one in holds],
+        "files": [file_value(one) for one in found.files],
     }
     nobody = [f"  It came from {found.hub}."] if found.hub else ["  No partner has asked for this set yet."]
     return value, [
@@ -294,9 +297,28 @@ def _place(found: Whereabouts, named: Iterable[Named]) -> tuple[dict[str, object
             for one in found.holders
         ),
         *([] if holders else nobody),
+        *(f"  {one.partner}  {_FILE_SAYS[one.holding]}: {file_line(one)}" for one in found.files),
         *([f"  duties: {', '.join(found.duties)}"] if found.duties else []),
         *map(_hold_line, holds),
     ]
+
+
+_FILE_SAYS = {
+    Holding.HOLDS: "has it in a file",
+    Holding.EARLIER: "has an earlier version in a file",
+    Holding.PERHAPS: "perhaps has it in a file",
+}
+
+
+def file_value(one: WentOut) -> dict[str, object]:
+    """A file that left, for machines."""
+    members = {"partner": one.partner, "form": one.form, "sealed": one.sealed, "at": one.at, "leaf": one.leaf}
+    return members | {"holding": str(one.holding), "manifest": one.manifest}
+
+
+def file_line(one: WentOut) -> str:
+    """The same for people."""
+    return f"{one.form}{', sealed' if one.sealed else ''}, {when(one.at)}, leaf {one.leaf}"
 
 
 def full_name(node: Node, name: str) -> str:

@@ -19,6 +19,7 @@ from gateway.exchange.forwarding import narrowed
 from gateway.exchange.labels import stored_label
 from gateway.exchange.lookup import by_algorithm, format_entry, parse_entry
 from gateway.exchange.shelf import BARRED, CHANGES, EXPIRED, REFUSED, Shelf, block_id
+from gateway.exchange.wentout import Holding, WentOut, files_with
 from gateway.interchange import View
 from gateway.model import ENTRY_GROUPS, Surface
 from gateway.node import Node
@@ -56,6 +57,7 @@ class Story:
     receipt: int | None
     rules: tuple[str, ...]
     sentence: str
+    files: tuple[WentOut, ...] = ()
 
 
 class Storyteller:
@@ -203,6 +205,7 @@ class Storyteller:
         entry = format_entry(int(held.rows.ints("entry_id")[0]))
         parts = [f"{partner} {verb} entry {entry} of {hash_set.name}{leaves}"]
         parts.append(because if holds and rights.groups else fate or because)
+        files = tuple(one for one in self._files(tx, hash_set, held) if one.partner == partner)
         if rights.groups and withheld:
             parts.append(f"without {', '.join(withheld)}")
         return Story(
@@ -217,8 +220,13 @@ class Storyteller:
             sent=sent,
             receipt=None if kept is None else kept.leaf,
             rules=told.decision.rule_ids,
-            sentence=f"{', '.join(parts)}.",
+            sentence=f"{', '.join(parts)}.{_of_files(files)}",
+            files=files,
         )
+
+    def _files(self, tx: Transaction, hash_set: HashSet, held: Held) -> list[WentOut]:
+        own = not hash_set.hub and not hash_set.relays  # others' entries go out in no file
+        return files_with(self._node, tx, hash_set, held) if own else []
 
     def _barred(self, tx: Transaction, hash_set: HashSet, partner: str) -> str:
         """What else than policy keeps a set from a partner; "" for nothing."""
@@ -284,6 +292,22 @@ def _verb(*, allowed: bool, holds: bool, sent: bool) -> str:
     if sent:
         return "was sent, and has not confirmed," if allowed else "was sent before, and may no longer hold,"
     return "has not received" if allowed else "does not receive"
+
+
+def _of_files(files: tuple[WentOut, ...]) -> str:
+    """What is said of files that left, which follow no withdrawal."""
+    if not files:
+        return ""
+    sure = [one.leaf for one in files if one.holding is Holding.HOLDS]
+    perhaps = [one.leaf for one in files if one.holding is not Holding.HOLDS]
+    said = [f"It is in {_named(sure)}"] if sure else []
+    said += [f"An earlier version, or perhaps it, is in {_named(perhaps)}"] if perhaps else []
+    return f" {'. '.join(said)}."
+
+
+def _named(leaves: list[int]) -> str:
+    many = len(leaves) > 1
+    return f"{'files' if many else 'a file'} for it (lea{'ves' if many else 'f'} {', '.join(map(str, leaves))})"
 
 
 def _standing(hash_set: HashSet, follower: Follower | None, seq: int) -> str:

@@ -20,6 +20,7 @@ from gateway.errors import MalformedError, NotFoundError, OverloadedError
 from gateway.exchange.changes import held_rows
 from gateway.exchange.labels import MAX_DEFAULTS_BYTES, binding_duties, stored_label
 from gateway.exchange.shelf import CHANGES, Shelf, block_id
+from gateway.exchange.wentout import WentOut, files_with
 from gateway.interchange import View
 from gateway.model import CRYPTOGRAPHIC, DIGEST_BYTES, VictimStatus, is_test_set
 from gateway.node import Node
@@ -139,6 +140,7 @@ class Whereabouts:
     holders: tuple[Holder, ...]
     hub: str = ""
     duties: tuple[str, ...] = ()
+    files: tuple[WentOut, ...] = ()
 
 
 class Lookup:
@@ -189,7 +191,7 @@ class Lookup:
         ]
 
     def where(self, set_name: str, entry: str) -> Whereabouts:
-        """Which partners hold an entry of an own set, as far as their cursors tell."""
+        """Which partners hold an entry of an own set, as far as their cursors tell, and which files that left do."""
         entry_id = parse_entry(entry)
         with self._shelf.reading(self._node.store) as tx:
             hash_set = tx.sets.get(set_name)
@@ -219,6 +221,7 @@ class Lookup:
                 tuple(holders),
                 hash_set.hub,
                 tuple(label.obligations.split()),
+                () if hash_set.hub else tuple(files_with(self._node, tx, hash_set, one)),
             )
 
     def _counts(self, hash_set: HashSet) -> bool:
