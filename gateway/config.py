@@ -266,6 +266,10 @@ def read_policies(folder: Path, jurisdiction: str) -> dict[str, str]:
     The schema, the federation's rules and the jurisdiction's own; other jurisdictions' folders are not opened. A
     symbolic link, a file of another name or kind, or one too large is refused.
     """
+    if not folder.is_dir():
+        raise ConfigError(
+            "there is no such folder of policies", place=folder.name, remedy="name the folder that holds them"
+        )
     texts = {SCHEMA: _read_text(folder / SCHEMA, SCHEMA, MAX_POLICY_BYTES)}
     _check_top(folder)
     for name in _policy_files(folder, jurisdiction):

@@ -61,6 +61,15 @@ def fits(node: Node, row: PartnerRow) -> bool:
     return hmac.compare_digest(row.mac, _mac(node, row))
 
 
+def named_here(node: Node, tx: Transaction, agency: str) -> PartnerRow:
+    """The same of a partner that somebody here has named, who is told what the matter is. Raises as `active`."""
+    row = get(node, tx, agency)
+    if row.state != ACTIVE:
+        remedy = "`gateway partner show` says what waits; a suspended partner comes back with `gateway resume`"
+        raise NotFoundError(f"this partner is {row.state}: nothing goes to it or comes from it", remedy=remedy)
+    return active(node, tx, agency)
+
+
 def active_card(node: Node, tx: Transaction, partner: str) -> IdentityCard:
     """The identity card of a partner that may exchange now. Raises as `active`."""
     return card_in(active(node, tx, partner))

@@ -88,7 +88,7 @@ def test_a_draft_tells_what_it_would_take_back_before_it_is_in_force(desk: Path)
     assert "-existence (5)" in shown
     gateway("policy", "diff", "draft", "--partner", "XC-NCVI", exit_code=7)
     gateway("policy", "diff", "draft", "--entries", "entries.tsv", exit_code=9)  # nothing is written over
-    gateway("policy", "diff", "nowhere", exit_code=9)
+    assert "there is no such folder of policies (nowhere)" in gateway("policy", "diff", "nowhere", exit_code=9).stderr
 
 
 def test_a_draft_is_activated_by_two_on_a_day_and_taken_back(desk: Path) -> None:

@@ -328,7 +328,7 @@ def test_a_jurisdiction_without_a_folder_is_refused(policies: Path, jurisdiction
 
 
 def test_a_missing_policy_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"no such folder of policies \(nowhere\)"):
         read_policies(tmp_path / "nowhere", "XA")
 
 

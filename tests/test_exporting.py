@@ -664,7 +664,13 @@ def refused(world: World, kind: type[GatewayError], order: Order) -> GatewayErro
 
 def test_an_unknown_partner_an_unknown_set_and_an_unknown_form_are_refused(world: World) -> None:
     make_set(world.xa, "found", drafts(1))
-    refused(world, NotFoundError, Order(SET, "XC-NCVI", "vics"))
+    assert "partner list" in refused(world, NotFoundError, Order(SET, "XC-NCVI", "vics")).remedy
+    with pytest.raises(NotFoundError, match="no such partner") as told:
+        world.xa.card_of("XC-NCVI")
+    assert "partner list" in told.value.remedy
+    set_state(world.xa.node, XB, "suspended")
+    assert "this partner is suspended" in str(refused(world, NotFoundError, Order(SET, XB, "vics")))
+    set_state(world.xa.node, XB, "active")
     refused(world, NotFoundError, Order("XA-NCVI/absent", XB, "vics"))
     refused(world, MalformedError, Order(SET, XB, "xlsx"))
     refused(world, MalformedError, Order(SET, XB, "vics", category_scheme="a scheme"))

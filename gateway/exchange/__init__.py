@@ -85,7 +85,7 @@ from gateway.interchange import (
 )
 from gateway.mailbox import Mailbox, SealedMail
 from gateway.node import Node
-from gateway.partners import active_card
+from gateway.partners import active_card, card_in, named_here
 from gateway.receipts import Message, repeated
 from gateway.recording import RecordingBound
 from gateway.store.tables import OutboxRow
@@ -383,8 +383,9 @@ class Exchange:
         return (head, head_etag(head, own_keys)) if complete and head.expires > self.node.clock() else None
 
     def card_of(self, partner: str) -> IdentityCard:
-        """The identity card of an active partner."""
-        return self._active(partner)
+        """The identity card of an active partner that somebody here has named."""
+        with self.node.store.reading() as tx:
+            return card_in(named_here(self.node, tx, partner))
 
     def _active(self, partner: str) -> IdentityCard:
         with self.node.store.reading() as tx:

@@ -38,7 +38,7 @@ from gateway.interchange import NO_VIEW, Cursor, View
 from gateway.model import ENTRY_GROUPS, FieldGroup, Label, Surface
 from gateway.newfile import Pulled, Sink, new_file
 from gateway.node import Node
-from gateway.partners import active, card_in, may_move
+from gateway.partners import card_in, may_move, named_here
 from gateway.policy import Action, Decision, LabelInSet, LabelRights, PartnerRef
 from gateway.policy.words import Grid, Question
 from gateway.store import Transaction
@@ -201,7 +201,7 @@ class Exporting:
         return asked, {number: row.leaf for number, row in kept.items()}
 
     def _asked(self, tx: Transaction, order: Order) -> _Asked:
-        row = active(self._node, tx, order.partner)
+        row = named_here(self._node, tx, order.partner)
         card, hash_set = card_in(row), tx.sets.get(order.set_name)
         if hash_set.hub or not order.set_name.startswith(f"{self._node.agency}/"):
             raise DeniedError("only sets of our own go out as files; this one is a partner's")
