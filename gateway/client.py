@@ -50,6 +50,7 @@ from gateway.crypto.checkpoint import MAX_NOTE_BYTES
 from gateway.crypto.keys import Random, TokenKey, new_message_id
 from gateway.crypto.tokens import make_assertion, make_dpop
 from gateway.errors import (
+    ConflictError,
     GatewayError,
     MalformedError,
     NotFoundError,
@@ -645,8 +646,9 @@ class HashSharingLink:
         """The answer to a GET of the base URL and this path and query, which is taken as it is.
 
         Raises:
-            MalformedError, NotFoundError: the server does not know what was asked for. UnauthenticatedError: it does
-                not let us in. OverloadedError: it asks us to come later. PartnerError: anything else that goes wrong.
+            MalformedError, NotFoundError: the server does not know what was asked for. ConflictError: it goes on from a
+                backup, so that our place in its list counts no more. UnauthenticatedError: it does not let us in.
+                OverloadedError: it asks us to come later. PartnerError: anything else that goes wrong.
         """
         if self._session is None:
             raise PartnerError("the link to the server is closed")
@@ -655,6 +657,9 @@ class HashSharingLink:
         async with _plain_words(), self._session.get(url, headers=self._headers, allow_redirects=False) as response:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise PartnerError("the server compresses its answer, which nobody asked for")
+            if response.status == 409:
+                remedy = "name a new set for it (`hashsharing_set`), and withdraw the old one's entries"
+                raise ConflictError("the server has begun anew; what it listed before counts no more", remedy=remedy)
             if response.status != 200:
                 raise _SAYS.get(response.status, PartnerError)("the server does not answer what it was asked")
             read = bytearray()

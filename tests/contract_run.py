@@ -37,7 +37,7 @@ from gateway.client import ENVELOPE_TYPE, FORM_TYPE
 from gateway.crypto.keys import SYSTEM_RANDOM, new_message_id
 from gateway.crypto.tokens import make_assertion, make_dpop
 from gateway.doors.hashsharing import XML_TYPES
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, largevalues
 from gateway.exchange.collections import collection_id, inbox_id
 from gateway.interchange import START
 from gateway.model import EntryDraft
@@ -156,9 +156,14 @@ class ContractRun:
         self.xa = Exchange(make_node(place, "XA-NCVI", clock=clock, **loopback(public_docs=True)))
         self.xb = Exchange(make_node(place, "XB-NCVI", clock=clock))
         befriend(self.xa.node, self.xb.node)
-        make_set(
-            self.xa, "found", [EntryDraft({"sha256": sha256(f"{n}"), "md5": sha256(f"{n}")[:16]}) for n in range(20)]
-        )
+        # Perceptual digests may go over TLS alone here, so that there is a large fingerprint to ask for.
+        texts, surfaces = dict(self.xa.node.policies.texts), "00-federation/surfaces.cedar"
+        texts[surfaces] = texts[surfaces].replace('Action::"share_perceptual_digests",', "")
+        self.xa.node.policies.take_up(texts, self.xa.node.today)
+        make_set(self.xa, "found")
+        large = {"tmk_pdqf": largevalues.keep(self.xa.node, FOUND, b"a fingerprint of a made-up video")}
+        entries = [EntryDraft({"sha256": sha256(f"{n}"), "md5": sha256(f"{n}")[:16]} | large) for n in range(20)]
+        self.xa.ledger.import_entries(FOUND, entries, actor="tester", form="test")
         clock.advance(2)
         url = self.xa.node.settings.public_url
         self.signer = Signer(self.xb.node, url, {scope: self._secret(scope) for scope in PREFIXES})
@@ -248,7 +253,7 @@ class ContractRun:
             "status": [sent.json()["id"]],
             "member": [str(Member("XA-NCVI").number)],
             "entry": re.findall("<id>([^<]+)</id>", listed),
-            "type": ["MD5"],
+            "type": ["MD5", "TMK_PDQF"],
             "card": [hashlib.sha256(signed_card_of(self.xa.node)).hexdigest()],
             "view": [""],
             "epoch": [0, 1],

@@ -50,6 +50,7 @@ from gateway.errors import (
     VerificationError,
 )
 from gateway.exchange import Exchange
+from gateway.exchange.windows import Window, WindowPage
 from gateway.home import found, open_home
 from gateway.interchange import RESTORE_KEYS_TYPE, KeyNews, keys_type, parse_card, sign_card
 from gateway.keyadmin import (
@@ -359,6 +360,36 @@ def test_sets_are_in_their_next_epoch_and_stand_where_they_stood(drill: Drill) -
     drill[HUB].epochs.carry()
     drill[HUB].ledger.import_entries(FOUND, drafts(1, first=90), actor="tester", form="test")
     assert max(held_entries(drill[HUB], FOUND)) == 2 << 48 | 51
+
+
+def test_stock_clients_begin_anew_and_then_hold_what_is_listed(drill: Drill, begun: dict[str, Settings]) -> None:
+    def asked(exchange: Exchange, after: int, partner: str = NEAR) -> list[int]:
+        pages: list[WindowPage] = []
+
+        def render(page: WindowPage) -> bytes:
+            pages.append(page)
+            return b"a page"
+
+        exchange.windows.page(partner, "hashsharing", Window(after, drill.clock()), "", render)
+        return [item.entry_id for item in pages[0].items]
+
+    drill.clock.advance(2)
+    before = Exchange(copied(begun[HUB], drill.folder / "before", drill.clock))
+    assert len(asked(before, 0)) == 60
+    # What came after the backup is lost, and the client that has it would never hear so.
+    hub, held_until = drill[HUB], drill.clock() - DAY
+    hub.epochs.carry()
+    for partner in (NEAR, AWAY):
+        with pytest.raises(ConflictError, match="backup"):
+            asked(hub, held_until, partner)
+    assert len(asked(hub, 0)) == 50
+    assert asked(hub, held_until) is not None, "from here on as ever"
+    with pytest.raises(ConflictError):
+        asked(hub, held_until, AWAY)
+    assert len(asked(hub, 3_600, AWAY)) == 50, "the beginning in another time zone"
+    # It stays so in another process; nothing of it is asked where there was no restore.
+    assert asked(Exchange(hub.node), held_until) is not None
+    assert asked(before, held_until) is not None
 
 
 def test_the_card_names_the_new_log_new_keys_and_a_number_beyond_all_of_before(

@@ -365,6 +365,20 @@ async def test_a_server_whose_windows_never_end_raises_an_alarm(
     assert not sourcing.claim()
 
 
+async def test_a_server_that_goes_on_from_a_backup_is_told_as_that(
+    xa: Exchange, xb: Exchange, link: HashSharingLink, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_set(xa, "found", files(*range(3)))
+    clock.advance(100)
+    await run(xb, link)
+    monkeypatch.setattr(type(xa.node.keystore), "log_numbers", (2,))
+    clock.advance(100_000)
+    with pytest.raises(ConflictError, match="begun anew"):
+        await run(xb, link)
+    assert "begun anew" in Sourcing(xb).state().last_error
+    assert held(xb, *range(3)) == set(range(3))
+
+
 async def test_a_wrong_secret_is_told_as_that(xa: Exchange, link: HashSharingLink) -> None:
     async with HashSharingLink(xa.node.settings.public_url + "/hashsharing", "XB-NCVI", "wrong") as other:
         with pytest.raises(UnauthenticatedError):

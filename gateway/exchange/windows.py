@@ -15,7 +15,8 @@ Rules:
 2. What a partner may see, and that it is on record before it leaves, is `admission`'s matter.
 3. A page has a place in an order that stays while others write: set, label, `seq`. Its end is named by a text that only
    this gateway makes, for this partner and this window: nothing is kept of it.
-4. What leaves is one leaf a page. An answer that brings nothing leaves none.
+4. After a restore the times that a client knows are of a life that is over: it is sent to the beginning, once.
+5. What leaves is one leaf a page. An answer that brings nothing leaves none.
 
 Blocks whose times lie outside a window are not read: their first and last times are kept here, read once. Contract:
 contracts/hashsharing-1.md; decision 0019.
@@ -47,7 +48,7 @@ from gateway.columns.rows import (
     registered,
     unmarked,
 )
-from gateway.errors import MalformedError, NotFoundError
+from gateway.errors import ConflictError, MalformedError, NotFoundError
 from gateway.exchange import largevalues
 from gateway.exchange.admission import Admission, Admitted, Seen, Served
 from gateway.exchange.shelf import Shelf, block_id
@@ -64,6 +65,7 @@ MAX_KEPT_ROWS = 131_072  # decoded and kept for the next page of the same blocks
 DIGESTS = ("md5", "sha1", "pdq", "photodna", *largevalues.ALGORITHMS)  # what the surface has a field for
 _TOLD = ("kind", "seq", "entry_id", "version", "changed_at", "media_type", "prev_seq", "prev_label")
 _DIGEST_GROUPS = (FieldGroup.CRYPTOGRAPHIC_DIGESTS, FieldGroup.PERCEPTUAL_DIGESTS)
+BEGINNING_SECONDS = 86_400  # a window from the first day of 1970 is one from the beginning, in any time zone
 _MAC_BYTES = 16
 _MAC_LABEL = "place in a window 1"
 NOT_OURS = "the query does not go on from a page that came from here"
@@ -180,10 +182,12 @@ class Windows:
         Raises:
             MalformedError: the window is none, or the text is not one that this gateway made for it.
             OverloadedError: exchange is paused, or policy is being changed.
+            ConflictError: we go on from a backup, and the partner has not begun at the beginning since.
         """
         # 1. Who asks, and what it may see and was shown: while nobody writes, so that all before this moment is there.
         with self._node.store.transaction() as tx:
             admitted = self._admission.admitted(tx, partner, surface)
+            self._begin_anew(tx, partner, surface, window)
         window = self._placed(admitted, window, following)
         # 2. The page.
         with self._shelf.reading(self._node.store) as tx:
@@ -257,6 +261,21 @@ class Windows:
             tx.log.append([self._node.event(kind, actor=partner, subject=name, details=details)])
 
     # The page
+
+    def _begin_anew(self, tx: Transaction, partner: str, surface: str, window: Window) -> None:
+        """Returns where a partner's times are of our present log; a window from the beginning begins with that.
+
+        After a restore it may hold what is listed here no more, and nothing would ever tell it so.
+        """
+        number, key = str(self._node.keystore.log_numbers[-1]), f"begun anew {surface} {partner}"
+        if number == "1" or tx.people.meta(key) == number:
+            return
+        if window.after > BEGINNING_SECONDS:
+            remedy = "delete what came from here, and fetch from the beginning"
+            raise ConflictError(
+                "this gateway goes on from a backup; what was fetched before counts no more", remedy=remedy
+            )
+        tx.people.set_meta(key, number)
 
     def _placed(self, admitted: Admitted, window: Window, following: str) -> Window:
         """The window, checked, with the place that a text of ours names."""
