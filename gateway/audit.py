@@ -141,6 +141,7 @@ class EventKind(StrEnum):
     CONSOLE_REFUSED = "console_refused"
     CASE_SENT = "case_sent"
     CASE_HEARD = "case_heard"
+    EVIDENCE_PACKED = "evidence_packed"
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
@@ -160,6 +161,7 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.PASSKEY_REMOVED: frozenset({"administrator", "key_id", "proposal"}),
     EventKind.CONSOLE_CHANGED: frozenset({"person", "deed", "roles", "key_id", "expires"}),
     EventKind.CONSOLE_SESSION: frozenset({"session", "deed", "key_id", "reason"}),
+    EventKind.EVIDENCE_PACKED: frozenset({"leaves", "size", "manifest_digest"}),
     EventKind.CONSOLE_REFUSED: frozenset({"person", "reason", "count"}),
     EventKind.PROPOSAL_MADE: frozenset({"proposal", "deed", "digest", "expires"}),
     EventKind.PROPOSAL_SIGNED: frozenset({"proposal", "deed", "digest", "key_id", "signatures", "quorum"}),

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from authenticator import Authenticator, challenge_in
 from console_browser import Browser, browser, console_node, personal, serving_console
+from console_client import Client
+from factory import FakeClock
+from gateway.audit import EventKind
 from gateway.console import ROUTES
 from gateway.exchange import Exchange
 from gateway.keyadmin import approvals, remove_administrator
-from gateway.signin import Role
+from gateway.node import log_origin
+from gateway.signin import Role, SignIn
 from gateway.standing import roster
+from test_evidencepack import judged
+from test_logsearch import fill
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +92,8 @@ def test_no_page_keeps_anybody_out(tmp_path: Path, dark: bool) -> None:
     exchange = Exchange(node)
     with serving_console(exchange), browser(dark=dark) as page:
         page.address = node.settings.console_url
-        pages = [route.path for route in ROUTES if route.method == "GET" and "{" not in route.path and not route.live]
+        looks = [route for route in ROUTES if route.method == "GET" and not route.live and not route.data]
+        pages = [route.path for route in looks if "{" not in route.path]
         found = {}
         page.get("/sign-in")
         found["/sign-in"] = page.violations()
@@ -95,3 +103,52 @@ def test_no_page_keeps_anybody_out(tmp_path: Path, dark: bool) -> None:
             found[path] = page.violations()
         assert {path: violations for path, violations in found.items() if violations} == {}
         assert page.complaints() == []
+
+
+def test_an_auditor_proves_the_log_in_the_browser_and_finds_what_was_altered(tmp_path: Path) -> None:
+    node = console_node(tmp_path, administrators=("alice",))
+    exchange = Exchange(node)
+    assert isinstance(node.clock, FakeClock)
+    fill(node, node.clock, 10, 1)
+    with serving_console(exchange), browser() as page:
+        page.sign_up(exchange, "otto", Role.AUDITOR)
+        page.get("/log?partner=XB-NCVI")
+        index = page.driver.find_element("css selector", "tbody a").text
+        page.click(index)
+        page.click("Verify in this browser")
+        verdict = page.wait(lambda driver: driver.find_element("id", "verdict").get_attribute("data-verdict"))
+        assert verdict == "holds", page.text
+        page.get("/log/sample?seed=of+tests&count=5")
+        page.click("Verify all of them in this browser")
+        page.wait(lambda driver: len(driver.find_elements("css selector", "td .level-good")) == 5)
+        # Somebody with the database changes what an event says.
+        with node.store.transaction() as tx:
+            tx.connection.exec_driver_sql(
+                "UPDATE audit_leaf SET event = replace(event, 'XB-NCVI', 'XC-NCVI') WHERE idx = " + index
+            )
+        page.get(f"/log/entry/{index}")
+        page.click("Verify in this browser")
+        verdict = page.wait(lambda driver: driver.find_element("id", "verdict").get_attribute("data-verdict"))
+        assert verdict == "fails"
+        assert "not the one that the entry commits to" in page.text
+        # The whole log is put away for another one, signed by the same key: this browser has seen more.
+        with node.store.transaction() as tx:
+            tx.log.begin(log_origin(node.agency))
+            tx.log.append([node.event(EventKind.PAUSED, actor=node.agency, subject="")])
+        page.get("/log/unaltered")
+        page.click("Prove it")
+        verdict = page.wait(lambda driver: driver.find_element("id", "verdict").get_attribute("data-verdict"))
+        assert verdict == "fails"
+
+
+def test_evidence_is_handed_over_as_a_pack(tmp_path: Path) -> None:
+    node = console_node(tmp_path, administrators=("alice",))
+    exchange = Exchange(node)
+    with serving_console(exchange) as address:
+        signin = SignIn(node)
+        key = Authenticator("otto", origin=address)
+        token = signin.invite("otto", [Role.AUDITOR], by="alice")
+        begun = signin.accept(token, "", key.create(challenge_in(signin.begin_registration(token))), peer="", agent="")
+        answer = Client(address, begun.cookie, begun.session.form_token).ask("POST", "/log/pack", leaves="0 1")
+    assert answer.headers["Content-Type"] == "application/zip"
+    assert judged(tmp_path, node, answer.body) == 0

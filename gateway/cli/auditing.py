@@ -14,6 +14,7 @@ from gateway.cli.shell import Shell, amount, bold, command, plain
 from gateway.crypto import canonical, merkle
 from gateway.crypto.checkpoint import MAX_NOTE_BYTES, VerifierKey
 from gateway.errors import ConfigError, MalformedError
+from gateway.eventwords import about, brief
 from gateway.exchange import neveragain
 from gateway.logcheck import verify_own_log
 from gateway.logexport import export_log
@@ -29,8 +30,6 @@ audit_app = typer.Typer(
 COMMANDS = {"audit": audit_app}
 
 CHUNK_LEAVES = 2_000  # read backwards in pieces, so that the newest events come without the oldest
-MAX_ABOUT_CHARS = 140  # of an event's details on its line
-SHOWN_ITEMS = 4
 MAX_EVIDENCE_BYTES = MAX_NOTE_BYTES
 MAX_LINE_BYTES = 256 << 10  # one leaf with its event, in JSON in JSON
 EVENT_COLUMNS = {"index": "leaf", "at": "at", "kind": "kind", "actor": "by", "subject": "of", "about": "details"}
@@ -152,29 +151,10 @@ def _event_value(leaf: LeafRow, wanted: EventKind | None) -> dict[str, object] |
         "at": event.at,
         "kind": str(event.kind),
         "actor": event.actor,
-        "subject": _brief(event.subject),
-        "about": _about(event.details),
+        "subject": brief(event.subject),
+        "about": about(event.details),
         "details": event.details,
     }
-
-
-def _about(details: dict[str, object]) -> str:
-    """An event's details on one line, as many as fit; --json has them all."""
-    words = ""
-    for name, value in sorted(details.items()):
-        more = f"{', ' if words else ''}{name} {_brief(value)}"
-        if len(words + more) > MAX_ABOUT_CHARS:
-            return f"{words}, …" if words else "…"
-        words += more
-    return words
-
-
-def _brief(value: object) -> str:
-    """Ids and digests by their beginning, long lists by their length."""
-    if isinstance(value, list | dict):
-        return ", ".join(_brief(one) for one in value) if len(value) <= SHOWN_ITEMS else f"({len(value)})"
-    text = str(value)
-    return f"{text[:12]}…" if len(text) >= 32 and " " not in text and "/" not in text else text
 
 
 def _verify_own(shell: Shell, evidence: list[bytes]) -> tuple[str, LogReport]:

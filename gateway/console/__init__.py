@@ -17,11 +17,11 @@ Rules:
 
 from aiohttp import web
 
-from gateway.console import account, approving, now, routing
+from gateway.console import account, approving, logbook, now, routing
 from gateway.console.pages import Route
 from gateway.exchange import Exchange
 
-ROUTES: tuple[Route, ...] = (*account.ROUTES, *now.ROUTES, *approving.ROUTES)
+ROUTES: tuple[Route, ...] = (*account.ROUTES, *now.ROUTES, *approving.ROUTES, *logbook.ROUTES)
 
 
 def build_console(exchange: Exchange) -> web.Application:

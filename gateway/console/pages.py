@@ -130,7 +130,7 @@ class Route:
     """One address. `roles`: who may come; None: everybody, signed in or not.
 
     `guarded`: wants the passkey once more, lately. `upload`: the body is taken as it is, up to so many bytes.
-    `live`: the answer (a fragment) is sent again and again as server-sent events, every so many seconds.
+    `data`: it answers a script of ours with JSON. `live`: the answer (a fragment) is sent again and again as server-sent events, every so many seconds.
     """
 
     method: str
@@ -140,11 +140,12 @@ class Route:
     guarded: bool = False
     upload: int = 0
     live: int = 0
+    data: bool = False
 
 
-def get(path: str, screen: Screen, roles: frozenset[Role] | None, *, live: int = 0) -> Route:
+def get(path: str, screen: Screen, roles: frozenset[Role] | None, *, live: int = 0, data: bool = False) -> Route:
     """An address to look at."""
-    return Route("GET", path, screen, roles, live=live)
+    return Route("GET", path, screen, roles, live=live, data=data)
 
 
 def post(path: str, screen: Screen, roles: frozenset[Role] | None, *, guarded: bool = False, upload: int = 0) -> Route:

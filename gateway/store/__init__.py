@@ -34,6 +34,7 @@ from gateway.store.cases import Cases
 from gateway.store.console import Console
 from gateway.store.duties import Duties
 from gateway.store.evidence import Evidence
+from gateway.store.facets import Facets
 from gateway.store.holds import Holds
 from gateway.store.keys import Keys
 from gateway.store.large import Large
@@ -55,7 +56,7 @@ from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
 
-NEWEST_REVISION = "0014"  # of migrations/versions; a test holds both together
+NEWEST_REVISION = "0021"  # of migrations/versions; a test holds both together
 BUSY_TIMEOUT_MS = 60_000  # an import batch of another process holds the lock for a few seconds at most
 POOL_CONNECTIONS = 8
 
@@ -119,6 +120,7 @@ class Transaction:
     statuses: Statuses
     cases: Cases
     console: Console
+    facets: Facets
 
 
 class Store:
@@ -287,6 +289,7 @@ class Store:
             statuses=Statuses(connection),
             cases=Cases(connection),
             console=Console(connection),
+            facets=Facets(connection),
         )
 
 

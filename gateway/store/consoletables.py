@@ -62,3 +62,13 @@ class ConsoleSession(SQLModel, table=True):
     peer: str
     agent: str
     mac: bytes = b""
+
+
+class LogFacet(SQLModel, table=True):
+    """By what a leaf of the audit log is found."""
+
+    __tablename__ = "log_facet"
+    __table_args__ = {"sqlite_with_rowid": False}
+    facet: str = Field(primary_key=True)
+    value: str = Field(primary_key=True)
+    leaf: int = Field(primary_key=True, sa_type=BigInteger)

@@ -1,0 +1,72 @@
+"""By what leaves of the audit log are found: an index beside the log, which can be made anew from it at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, delete, exists, select
+
+from gateway.store.consoletables import LogFacet
+from gateway.store.tables import columns, table
+from gateway.store.upserts import add_many
+
+FACET = columns(LogFacet)
+
+
+class Facets:
+    """Facets of leaves."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, rows: Iterable[tuple[str, str, int]]) -> None:
+        """Note facets (name, value, leaf) of leaves that have none yet."""
+        found = [{"facet": facet, "value": value, "leaf": leaf} for facet, value, leaf in rows]
+        if found:
+            add_many(self._connection, LogFacet, found)
+
+    def forget(self, first: int | None = None, last: int | None = None) -> None:
+        """Forget the facets of leaves `first` to `last`, or all of them."""
+        gone = delete(LogFacet)
+        if first is not None:
+            gone = gone.where(FACET.leaf >= first)
+        if last is not None:
+            gone = gone.where(FACET.leaf <= last)
+        self._connection.execute(gone)
+
+    def find(self, wanted: Sequence[tuple[str, str]], low: int, before: int, limit: int) -> list[int]:
+        """The newest leaves from `low` on and before `before` that have all of these facets, newest first."""
+        (facet, value), *others = wanted
+        query = select(FACET.leaf).where(
+            FACET.facet == facet, FACET.value == value, FACET.leaf >= low, FACET.leaf < before
+        )
+        for name, word in others:
+            other = table(LogFacet).alias()
+            same = (other.c.facet == name, other.c.value == word, other.c.leaf == FACET.leaf)
+            query = query.where(exists().where(*same))
+        rows = self._connection.execute(query.order_by(FACET.leaf.desc()).limit(limit))
+        return [int(row.leaf) for row in rows]
+
+    def rarity(self, facet: str, value: str, limit: int) -> int:
+        """How many leaves have a facet, counted no further than `limit`."""
+        some = select(FACET.leaf).where(FACET.facet == facet, FACET.value == value).limit(limit)
+        return len(self._connection.execute(some).all())
+
+    def first_of_day(self, day: str) -> int | None:
+        """The first leaf of a day (YYYY-MM-DD) or, where it has none, of the next one that has; None without any."""
+        query = select(FACET.leaf).where(FACET.facet == "day", FACET.value >= day)
+        found = self._connection.execute(query.order_by(FACET.value, FACET.leaf).limit(1)).scalar()
+        return None if found is None else int(found)
+
+    def values(self, facet: str, limit: int) -> list[str]:
+        """The values that a facet has: each is sought behind the one before, so that a million leaves cost no more."""
+        found: list[str] = []
+        last = ""
+        while len(found) < limit:
+            query = select(FACET.value).where(FACET.facet == facet, FACET.value > last)
+            value = self._connection.execute(query.order_by(FACET.value).limit(1)).scalar()
+            if value is None:
+                break
+            last = str(value)
+            found.append(last)
+        return found
