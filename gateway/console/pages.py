@@ -130,7 +130,8 @@ class Route:
     """One address. `roles`: who may come; None: everybody, signed in or not.
 
     `guarded`: wants the passkey once more, lately. `upload`: the body is taken as it is, up to so many bytes.
-    `data`: it answers a script of ours with JSON. `live`: the answer (a fragment) is sent again and again as server-sent events, every so many seconds.
+    `data`: it answers a script of ours with JSON. `live`: the answer (a fragment) is sent again and again as
+    server-sent events, every so many seconds.
     """
 
     method: str
