@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from gateway.audit import Event, EventKind
 from gateway.model import AGENCY, SET_NAME
 
-MAX_ABOUT_CHARS = 90  # of an event's details on one line
-SHOWN_ITEMS = 3  # of a list in them
+MAX_ABOUT_CHARS = 140  # of an event's details on one line
+SHOWN_ITEMS = 4  # of a list in them
 MAX_FACET_CHARS = 256
 FACETS = ("partner", "set", "rule", "kind", "actor", "outcome")
 DONE = "done"
