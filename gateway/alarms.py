@@ -77,6 +77,7 @@ class AlarmKind(StrEnum):
     KNOWN_GOOD_LISTED = "known_good_listed"
     CASE_URGENT = "case_urgent"
     CASE_UNREAD = "case_unread"
+    LOOK_UP_VOLUME = "look_up_volume"
     TEST = "test"
 
 
@@ -105,6 +106,8 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.KNOWN_GOOD_LISTED: "ring the owner of the set up, whose list may be poisoned: no program acts on these",
     AlarmKind.CASE_URGENT: "read it now: `gateway case show`; whom to call: `gateway case thread`",
     AlarmKind.CASE_UNREAD: "ours: `gateway case inbox`; a partner's: call its duty officer, `gateway case thread`",
+    AlarmKind.LOOK_UP_VOLUME: "ring the partner up and ask what it is looking for; `gateway audit list` shows when it "
+    "asked, and `gateway pause PARTNER` stops it at once",
     AlarmKind.TEST: "nothing: the alarm command works",
 }
 # Raised and closed by `sweep` alone; the others by the deeds that find them, and by people.

@@ -69,6 +69,7 @@ from gateway.interchange import (
     KeyConfirmation,
     keys_type,
 )
+from gateway.lookups import MAX_LOOK_UP_ANSWER_BYTES
 from gateway.model import MAX_TEXT_CHARS, SET_NAME
 from gateway.problem_words import MAX_PROBLEM_BYTES, from_problem
 from gateway.tls import NotPinnedError, partner_tls
@@ -312,6 +313,17 @@ class PartnerLink:
             max_bytes=MAX_PAGE_BYTES + SEAL_BYTES,
         )
         return None if answer.status == 204 else _envelope(answer)
+
+    async def look_up(self, body: bytes) -> bytes:
+        """The partner's sealed answer to a sealed question of look-up 1."""
+        answer = await self._ask(
+            "POST",
+            "/v1/look-up",
+            headers={"Content-Type": ENVELOPE_TYPE},
+            body=body,
+            max_bytes=MAX_LOOK_UP_ANSWER_BYTES + SEAL_BYTES,
+        )
+        return _envelope(answer)
 
     async def mailbox(self, after: int) -> bytes | None:
         """Sealed mailbox messages above a number, None without any."""

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from gateway.crypto.keys import SealingKey
 from gateway.errors import ConfigError, MalformedError
-from gateway.model import AGENCY, JURISDICTION, TLS_PIN
+from gateway.model import AGENCY, JURISDICTION, MAX_TEXT_CHARS, TLS_PIN
 from gateway.policy import FEDERATION, PLACE, SCHEMA, SHEET
 
 SETTINGS_FILE = "gateway.toml"
@@ -102,6 +102,15 @@ KEYS = {
     ),
     "console_host": Key("The address on which the console listens."),
     "console_port": Key("The port on which the console listens; 0 takes any free one.", 0, 65_535),
+    "look_ups_per_minute": Key("The most questions a minute from one partner that looks up digests here.", 1, 6_000),
+    "look_up_digests_per_day": Key(
+        "The most digests a day that one partner may ask about, those that fill its questions up included.",
+        16,
+        1_000_000_000,
+    ),
+    "look_up_contact": Key(
+        "Whom partners may ask about an answer: a unit and how to reach it, in one line; told where policy permits."
+    ),
     "public_docs": Key("True: /docs and /openapi.yaml answer everybody; else only this machine."),
     "backup_recipients": Key("The offline keys that backups are sealed for: age1pq1 recipients, commas between."),
     "hashsharing_url": Key(
@@ -160,6 +169,9 @@ class Settings:
     console_url: str = ""
     console_host: str = "127.0.0.1"
     console_port: int = 8450
+    look_ups_per_minute: int = 30
+    look_up_digests_per_day: int = 1_000_000
+    look_up_contact: str = ""
     public_docs: bool = False
     backup_recipients: str = ""
     hashsharing_url: str = ""
@@ -190,6 +202,8 @@ class Settings:
             "goes with hashsharing_user, hashsharing_password_file and hashsharing_set",
         )
         _check(all(TLS_PIN.fullmatch(pin) for pin in self.own_pins), "tls_pins", "holds something that is no pin")
+        contact = self.look_up_contact
+        _check(len(contact) <= MAX_TEXT_CHARS and contact.isprintable(), "look_up_contact", "is not one short line")
         _check_recipients(self)
         _check(self.log_level in LOG_LEVELS, "log_level", f"is none of {', '.join(LOG_LEVELS)}")
         _check_addresses(self)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from factory import sha256
+from factory import FakeClock, befriend, loopback, make_node, make_set, serving, sha256
 from gateway.cli import app, looking
+from gateway.cli.shell import Shell
+from gateway.exchange import Exchange
+from gateway.model import EntryDraft, HandlingCode, VictimStatus
+from gateway.node import Node
 
 PDQ = sha256("a picture")
 
@@ -129,3 +136,85 @@ def test_a_json_list_that_comes_in_batches_is_one_value(monkeypatch: pytest.Monk
     source = io.BytesIO("\n".join([of("lead"), "ab" * 32, of("identified")]).encode())
     hits = json.loads(gateway("look-up", "--file", "-", "--json", stdin=source.getvalue()).stdout)
     assert [(hit["query"], hit["answer"]) for hit in hits] == [(1, "lead"), (3, "identified")]
+
+
+# At partners
+
+
+@pytest.fixture
+def partners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Exchange, Exchange]:
+    """XA, which holds a list; XB, at whose desk we sit; and XC, which cannot be reached."""
+    clock = FakeClock()
+    made = [make_node(tmp_path, name, clock=clock, **loopback()) for name in ("XA-NCVI", "XB-NCVI", "XC-NCVI")]
+    befriend(*made)
+    xa, xb = Exchange(made[0]), Exchange(made[1])
+    entry = EntryDraft({"sha256": sha256("identified"), "pdq": PDQ}, victim_status=VictimStatus.IDENTIFIED)
+    make_set(xa, "identified", [entry])
+    make_set(xb, "mine", [EntryDraft({"sha256": sha256("ours")})], handling=HandlingCode.H3)
+
+    @contextmanager
+    def node(_shell: Shell, **_options: object) -> Iterator[Node]:
+        yield xb.node
+
+    monkeypatch.setattr(Shell, "node", node)
+    return xa, xb
+
+
+async def asked(*arguments: str, exit_code: int = 0) -> Result:
+    return await asyncio.to_thread(lambda: gateway("look-up", *arguments, exit_code=exit_code))
+
+
+async def test_partners_answers_stand_beside_our_own(partners: tuple[Exchange, Exchange]) -> None:
+    xa, _ = partners
+    async with serving(xa):
+        shown = (await asked(of("identified"), of("ours"), near(3), "--near", "--partner", "XA-NCVI")).stdout
+        lines = shown.splitlines()
+        assert "identified" in lines[1]
+        assert "XA-NCVI/identified" in lines[1]
+        assert "XB-NCVI/mine" in lines[2]
+        assert "needs review (3 bits apart, identified)" in lines[3]
+        assert lines[4] == (
+            "XA-NCVI answered: it may tell us of 2; 1 digest not asked, since our policy keeps it from this partner."
+        )
+        assert lines[5] == "Of 3 digests: 1 identified, 1 listed, 1 needs review."
+        said = json.loads((await asked(of("identified"), "--partner", "XA-NCVI", "--json")).stdout)
+    [hit], [round_] = said["hits"], said["partners"]
+    assert (hit["hub"], hit["answer"], hit["who"], hit["victim_status"]) == (
+        "XA-NCVI",
+        "identified",
+        "XA-NCVI",
+        "identified",
+    )
+    assert round_ == {
+        "partner": "XA-NCVI",
+        "answered": True,
+        "known": 1,
+        "withheld": 0,
+        "unfit": 0,
+        "error": "",
+    }
+
+
+async def test_who_does_not_answer_is_named_and_keeps_nobody_waiting(partners: tuple[Exchange, Exchange]) -> None:
+    xa, _ = partners
+    async with serving(xa):
+        done = await asked(of("identified"), "--all-partners", exit_code=8)
+    assert "XA-NCVI answered: it may tell us of 1." in done.stdout
+    assert "XC-NCVI did not answer: the partner cannot be reached." in done.stdout
+    unknown = await asked(of("identified"), "--partner", "XD-NCVI", "--json", exit_code=7)
+    assert json.loads(unknown.stdout)["partners"][0]["error"] == "no such partner"
+
+
+async def test_a_purpose_that_policy_does_not_know_brings_nothing(partners: tuple[Exchange, Exchange]) -> None:
+    xa, _ = partners
+    async with serving(xa):
+        done = await asked(of("identified"), "--partner", "XA-NCVI", "--purpose", "statistics")
+    assert done.stdout == "XA-NCVI answered: it may tell us of 0.\nNot listed here.\n"
+
+
+def test_partners_are_asked_about_so_many_at_once(
+    partners: tuple[Exchange, Exchange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "MAX_AT_PARTNERS", 2)
+    said = gateway("look-up", of("1"), of("2"), of("3"), "--partner", "XA-NCVI", exit_code=9).stderr
+    assert "more than 2 digests for partners" in said

@@ -36,6 +36,7 @@ FLOOR_OF = {
     "interchange": "rules",
     "policy": "rules",
     "keylife": "rules",
+    "lookups": "rules",
     "opinions": "rules",
     "problem_words": "rules",
     "statuses": "rules",

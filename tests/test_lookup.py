@@ -68,9 +68,13 @@ def test_the_best_of_several_words_counts_and_a_likeness_never_wins() -> None:
         return Hit(0, "XA-NCVI/a", "0001-000000000001", algorithm, {"victim_status": status}, "", "")
 
     assert verdict([]) is Verdict.UNKNOWN
-    assert verdict([hit("unknown"), hit("lead"), hit("unidentified")]) is Verdict.LEAD
-    assert verdict([hit("unidentified"), hit("identified", "pdq")]) is Verdict.UNIDENTIFIED
-    assert verdict([hit("identified", "pdq"), hit("identified", "photodna")]) is Verdict.NEEDS_REVIEW
+
+    def best(*hits: Hit) -> Verdict:
+        return verdict(one.verdict for one in hits)
+
+    assert best(hit("unknown"), hit("lead"), hit("unidentified")) is Verdict.LEAD
+    assert best(hit("unidentified"), hit("identified", "pdq")) is Verdict.UNIDENTIFIED
+    assert best(hit("identified", "pdq"), hit("identified", "photodna")) is Verdict.NEEDS_REVIEW
 
 
 def test_near_entries_come_with_their_distance_and_once(xa: Exchange) -> None:

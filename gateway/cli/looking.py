@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
 import typer
 
 from gateway.adapters.asked_digests import FORM, Asked, read_asked
+from gateway.cli.asking import Round, active_partners, ask_partners, told_row
 from gateway.cli.shell import Shell, amount, command, when
 from gateway.columns.pdq import MAX_RADIUS, QUALITY_FLOOR
 from gateway.errors import ConfigError
 from gateway.exchange import Exchange
 from gateway.exchange.lookup import MAX_LOOK_UP, Hit, Verdict, verdict
-from gateway.model import AdapterReport
+from gateway.model import AdapterReport, Purpose
 from gateway.node import Node
 from gateway.partners import card_in, find
+from gateway.problems import exit_code
 
 look_up_app = typer.Typer(add_completion=False)
 COMMANDS = {"look-up": look_up_app}
 
+MAX_AT_PARTNERS = 65_536  # digests at once: half a minute of what a partner allows by itself
 MAX_LISTED = 1_000  # digests: of so many each has its line, also if it is unknown; of more only what is known
 COLUMNS = {
     "digest": "digest",
@@ -41,6 +45,7 @@ COLUMNS = {
     "duties": "duties",
     "remarks": "remarks",
 }
+OWN = "own"  # stands for where our own entries come from
 IF_SAID = ("contact", "series", "duties", "remarks")  # columns that are shown where there is something in them
 Rows = list[dict[str, object]]
 
@@ -56,29 +61,101 @@ def look_up(
     column: Annotated[str, typer.Option(help="The column of a CSV file; else its best one.")] = "",
     near: Annotated[bool, typer.Option("--near", help="Also find what looks alike, by PDQ; it needs review.")] = False,
     distance: Annotated[int, typer.Option(help="With --near: in at most so many of 256 bits.")] = MAX_RADIUS,
+    partner: Annotated[list[str] | None, typer.Option(help="Ask this partner as well; may be given again.")] = None,
+    all_partners: Annotated[bool, typer.Option("--all-partners", help="Ask every active partner as well.")] = False,
+    purpose: Annotated[Purpose, typer.Option(help="What partners are told it is for.")] = Purpose.VICTIM_IDENTIFICATION,
 ) -> None:
-    """Is this hash listed here, by whom, and has the child been identified? Searches every set.
+    """Is this hash listed here, by whom, and has the child been identified? Searches every set; partners if wanted.
 
-    A hit by a perceptual digest (PDQ, PhotoDNA) only looks alike: a person has to see whether it is the same.
+    A hit by a perceptual digest (PDQ, PhotoDNA) only looks alike: a person has to see whether it is the same. Partners
+    are asked in sealed questions that do not show how many digests are meant, and tell what their policy permits.
     """
     report = AdapterReport(FORM)
-    within = distance if near else None
-    said: Counter[Verdict] = Counter()
-    asked = poor = 0
-    with shell.node() as node, _source(file) as source, shell.batches() as show:
-        exchange, people = Exchange(node), _Contacts(node)
+    tally = _Tally(report, within=distance if near else None)
+    with shell.node() as node, _source(file) as source:
         given = (Asked(one.strip(), 0) for one in digests or [])
         stream = chain(given, [] if source is None else read_asked(source, report, column=column))
-        with shell.progress("looking up", "digests") as told:
-            while batch := list(islice(stream, MAX_LOOK_UP)):
-                good = [one for one in batch if not 0 < one.quality < QUALITY_FLOOR]
-                asked, poor = asked + len(good), poor + len(batch) - len(good)
-                hits = exchange.lookup.find([one.digest for one in good], actor=node.agency, distance=within)
-                rows = _rows(shell, good, hits, people, first=asked - len(good), listed=source is None)
-                show(rows, _columns(rows))
-                said.update(_verdicts(good, hits))
-                told(asked, 0)
-    _finish(shell, report, said, asked=asked, poor=poor)
+        if partner or all_partners:
+            asking = active_partners(node) if all_partners else partner or []
+            rounds = _with_partners(shell, node, tally, stream, partners=asking, purpose=purpose)
+        else:
+            rounds = []
+            _here(shell, node, tally, stream, listed=source is None)
+    _finish(shell, tally)
+    if failed := [one.error for one in rounds if one.error is not None]:
+        raise typer.Exit(exit_code(failed[-1]))  # everybody was asked; the answer says who did not answer
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is asked, and what it has come to so far. `within`: the distance of near ones, None for exact ones alone."""
+
+    report: AdapterReport
+    within: int | None
+    asked: int = 0
+    poor: int = 0
+    said: Counter[Verdict] = field(default_factory=Counter)
+
+    def next_of(self, stream: Iterator[Asked], most: int) -> list[Asked]:
+        """The next digests worth asking about."""
+        good = []
+        for one in stream:
+            if 0 < one.quality < QUALITY_FLOOR:
+                self.poor += 1
+            else:
+                good.append(one)
+                if len(good) == most:
+                    break
+        self.asked += len(good)
+        return good
+
+
+def _here(shell: Shell, node: Node, tally: _Tally, stream: Iterator[Asked], *, listed: bool) -> None:
+    """Look up in our own sets and mirrors, batch by batch."""
+    exchange, people = Exchange(node), _Contacts(node)
+    with shell.batches() as show, shell.progress("looking up", "digests") as told:
+        while good := tally.next_of(stream, MAX_LOOK_UP):
+            hits = exchange.lookup.find([one.digest for one in good], actor=node.agency, distance=tally.within)
+            rows = [_row(hit, good[hit.query], people.of(hit), tally.asked - len(good)) for hit in hits]
+            shown = _shown(shell, good, rows, first=tally.asked - len(good), listed=listed)
+            show(shown, _columns(shown))
+            tally.said.update(_verdicts(good, rows, tally.asked - len(good)))
+            told(tally.asked, 0)
+
+
+def _with_partners(
+    shell: Shell, node: Node, tally: _Tally, stream: Iterator[Asked], *, partners: Sequence[str], purpose: Purpose
+) -> list[Round]:
+    """Look up here and at partners, and show all answers as one."""
+    good = tally.next_of(stream, MAX_AT_PARTNERS)
+    if next(stream, None) is not None:
+        raise ConfigError(f"more than {MAX_AT_PARTNERS} digests for partners", remedy="ask in several lists")
+    if not good:
+        return []
+    exchange, people = Exchange(node), _Contacts(node)
+    texts = [one.digest for one in good]
+    hits = exchange.lookup.find(texts, actor=node.agency, distance=tally.within)
+    rows = [_row(hit, good[hit.query], people.of(hit), 0) for hit in hits]
+    with shell.progress("asking partners", "questions") as told:
+        rounds = ask_partners(node, exchange, partners, texts, purpose, tally.within, told)
+    for one in rounds:
+        rows += [
+            told_row(said, good[place].line, place + 1, _short(good[place].digest), one.partner, more=more)
+            for place, said, more in one.answers()
+        ]
+    for row in rows:
+        row["contact"] = row["contact"] or people.name(str(row["hub"]))
+    rows.sort(key=lambda row: int(str(row["query"])))
+    tally.said.update(_verdicts(good, rows, 0))
+    if shell.as_json:
+        shell.show({"hits": rows, "partners": [one.to_json() for one in rounds]})
+        return rounds
+    shown = _shown(shell, good, rows, first=0, listed=len(good) <= MAX_LISTED)
+    if shown:
+        shell.table(shown, _columns(shown), "")
+    for one in rounds:
+        shell.show(None, one.sentence)
+    return rounds
 
 
 class _Contacts:
@@ -90,9 +167,12 @@ class _Contacts:
 
     def of(self, hit: Hit) -> str:
         """The name of the agency whose word it is, or of the partner that told us of it."""
-        return self._name(hit.who) or self._name(hit.hub or self._node.agency)
+        return self.name(hit.who) or self.name(hit.hub or self._node.agency)
 
-    def _name(self, agency: str) -> str:
+    def name(self, agency: str) -> str:
+        """The name of a partner; "" for ourselves, and for whoever is none."""
+        if agency == OWN:
+            return ""
         if agency not in self._known:
             with self._node.store.reading() as tx:
                 row = find(self._node, tx, agency)
@@ -100,26 +180,21 @@ class _Contacts:
         return self._known[agency]
 
 
-def _rows(
-    shell: Shell, asked: Sequence[Asked], hits: Sequence[Hit], people: _Contacts, *, first: int, listed: bool
-) -> Rows:
+def _shown(shell: Shell, asked: Sequence[Asked], rows: Rows, *, first: int, listed: bool) -> Rows:
     """What is shown of a batch: each hit with all members; for people also what is unknown of a short list."""
-    rows = [_row(hit, asked[hit.query], people.of(hit), first) for hit in hits]
     if shell.as_json:
         return rows
-    for row in rows:
-        row["since"] = when(int(str(row["since"])))
-        row["answer"] = _answer(row)
-    if hits and listed and len(asked) <= MAX_LISTED:
-        known = {hit.query for hit in hits}
+    shown = [{**row, "since": when(int(str(row["since"]))), "answer": _answer(row)} for row in rows]
+    if rows and listed and len(asked) <= MAX_LISTED:
+        known = {row["query"] for row in rows}
         nothing = dict.fromkeys(COLUMNS, "")
-        rows += [
-            {**nothing, "query": first + at + 1, "digest": _short(one.digest), "answer": str(Verdict.UNKNOWN)}
-            for at, one in enumerate(asked)
-            if at not in known
+        shown += [
+            {**nothing, "query": first + at, "digest": _short(one.digest), "answer": str(Verdict.UNKNOWN)}
+            for at, one in enumerate(asked, 1)
+            if first + at not in known
         ]
-        rows.sort(key=lambda row: int(str(row["query"])))
-    return rows
+        shown.sort(key=lambda row: int(str(row["query"])))
+    return shown
 
 
 def _columns(rows: Rows) -> dict[str, str]:
@@ -138,7 +213,7 @@ def _row(hit: Hit, asked: Asked, contact: str, first: int) -> dict[str, object]:
         "set": hit.set_name,
         "entry": hit.entry,
         "series": hit.series,
-        "hub": hit.hub or "own",
+        "hub": hit.hub or OWN,
         "duties": list(hit.duties),
         "who": hit.who,
         "since": hit.since,
@@ -154,15 +229,16 @@ def _answer(row: dict[str, object]) -> str:
     return f"{row['answer']} ({amount(int(str(row['distance'])), 'bit')} apart, {row['victim_status']})"
 
 
-def _verdicts(asked: Sequence[Asked], hits: Iterable[Hit]) -> list[Verdict]:
-    by_query: dict[int, list[Hit]] = {}
-    for hit in hits:
-        by_query.setdefault(hit.query, []).append(hit)
-    return [verdict(by_query.get(at, [])) for at in range(len(asked))]
+def _verdicts(asked: Sequence[Asked], rows: Rows, first: int) -> list[Verdict]:
+    by_query: dict[object, list[Verdict]] = {}
+    for row in rows:
+        by_query.setdefault(row["query"], []).append(Verdict(str(row["answer"])))
+    return [verdict(by_query.get(first + at, [])) for at in range(1, len(asked) + 1)]
 
 
-def _finish(shell: Shell, report: AdapterReport, said: Counter[Verdict], *, asked: int, poor: int) -> None:
+def _finish(shell: Shell, tally: _Tally) -> None:
     """What the whole came to, and what of a file was passed over."""
+    report, said, asked, poor = tally.report, tally.said, tally.asked, tally.poor
     if not asked and not report.refused and not poor:
         raise ConfigError("there is nothing to look up", remedy="give digests, or --file with one on each line")
     if not shell.as_json and said[Verdict.UNKNOWN] == asked:

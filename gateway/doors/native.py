@@ -19,6 +19,7 @@ from typing import BinaryIO, cast
 
 from aiohttp import web
 
+from gateway import lookups
 from gateway.client import ENVELOPE_TYPE, SEAL_BYTES
 from gateway.comparisons import MAX_QUESTION_BYTES
 from gateway.doors.answers import Pieces
@@ -34,6 +35,10 @@ CARD_TYPE = "application/vnd.partner-exchange.identity-card+json"
 SPOOL_BYTES = 1 << 20  # most messages fit; what is larger goes to disk
 MAX_UPLOADS_AT_ONCE = 8  # bodies that may wait at once: bounds memory, and disk to as many times the largest envelope
 MAX_COMPARISONS_AT_ONCE = 2  # each may read through whole labels
+MAX_LOOK_UPS_AT_ONCE = 2  # each opens some dozen blocks
+# An answer to a look-up leaves at the next multiple of its beat after the question came, by its size. So the time that
+# it took tells nothing as long as it fits a beat: some milliseconds, tens of them, and up to a second in a large list.
+BEAT_SECONDS = {lookups.SIZES[0]: 0.25, lookups.SIZES[1]: 0.5, lookups.SIZES[2]: 1.0}
 _VIEW = re.compile(r"(?:[0-9a-f]{64})?")
 _MAX_EPOCH = 65_535
 
@@ -47,6 +52,7 @@ class NativeDoor:
         self._folder = exchange.node.settings.folder
         self._uploads = 0
         self._comparisons = 0
+        self._look_ups = 0
 
     def routes(self) -> list[web.RouteDef]:
         """What the application serves of this door."""
@@ -60,6 +66,7 @@ class NativeDoor:
             web.post(
                 "/v1/sets/{agency}/{name}/compare", accepts(MAX_QUESTION_BYTES + SEAL_BYTES)(behind(self.post_compare))
             ),
+            web.post("/v1/look-up", accepts(lookups.MAX_QUESTION_BYTES + SEAL_BYTES)(behind(self.post_look_up))),
             web.post("/v1/envelopes", accepts(max_bytes)(behind(self.post_envelope))),
             web.get("/v1/mailbox", behind(self.get_mailbox), allow_head=False),
         ]
@@ -102,6 +109,19 @@ class NativeDoor:
         with self._comparison():
             return _sealed(await asyncio.to_thread(self._exchange.compare_for, partner, _set_name(request), body))
 
+    async def post_look_up(self, request: web.Request, partner: str) -> web.Response:
+        """Answer a sealed question of look-up 1, on the next beat of its size: what is listed takes no longer."""
+        if request.content_type != ENVELOPE_TYPE:
+            raise web.HTTPUnsupportedMediaType
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        body = await read_body(request)
+        with self._look_up():
+            answer, slots = await asyncio.to_thread(self._exchange.look_up_for, partner, body)
+        beat = BEAT_SECONDS[slots]
+        await asyncio.sleep(beat - (loop.time() - began) % beat)
+        return _sealed(answer)
+
     async def post_envelope(self, request: web.Request, partner: str) -> web.Response:
         """Take one envelope in; the answer is its receipt, or the cursor for a feed head."""
         if request.content_type != ENVELOPE_TYPE:
@@ -125,6 +145,16 @@ class NativeDoor:
             yield
         finally:
             self._comparisons -= 1
+
+    @contextmanager
+    def _look_up(self) -> Iterator[None]:
+        if self._look_ups >= MAX_LOOK_UPS_AT_ONCE:
+            raise OverloadedError("too many look-ups at once", retry_after_seconds=5)
+        self._look_ups += 1
+        try:
+            yield
+        finally:
+            self._look_ups -= 1
 
     @contextmanager
     def _upload(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import BinaryIO
 
-from gateway import keyring, ownkeys
+from gateway import keyring, lookups, ownkeys
 from gateway.alarms import AlarmKind, raise_alarm
 from gateway.audit import EventKind, verify_receipt
 from gateway.cases import Casebook
@@ -34,7 +34,7 @@ from gateway.comparisons import (
 )
 from gateway.crypto import canonical, envelope
 from gateway.crypto.checkpoint import VerifierKey
-from gateway.crypto.envelope import MAX_MANIFEST_BYTES
+from gateway.crypto.envelope import MAILBOX, MAX_MANIFEST_BYTES
 from gateway.crypto.keys import VerifyingKey, new_message_id
 from gateway.errors import (
     ConflictError,
@@ -47,7 +47,9 @@ from gateway.errors import (
     VerificationError,
 )
 from gateway.exchange.admission import Admission
+from gateway.exchange.answering import Answering
 from gateway.exchange.applying import Applied, Mirrors
+from gateway.exchange.asking import Asked, Asking
 from gateway.exchange.collections import Collections
 from gateway.exchange.compacting import Compacting
 from gateway.exchange.comparing import Answers, Comparing, Comparison, check_cursor
@@ -152,6 +154,8 @@ class Exchange:
         self.compacting = Compacting(node, self.shelf)
         self.comparing = Comparing(node, self.shelf)
         self._answers = Answers(node, self.shelf)
+        self._answering = Answering(node, self.shelf)
+        self.asking = Asking(node, self.lookup)
         self.witness = WitnessDesk(node)
         self._refusals = RecordingBound(MAX_REFUSALS_RECORDED, 10 * MAX_REFUSALS_RECORDED)
 
@@ -273,6 +277,18 @@ class Exchange:
             answer = self._answers.sketch(served, question)
         return self._sealed(card, set_name, question.cursor, answer, ANSWER_TYPE)
 
+    def look_up_for(self, partner: str, body: bytes) -> tuple[bytes, int]:
+        """The sealed answer to a partner's question of look-up 1, and how many slots both have.
+
+        Raises:
+            RateLimitedError: the partner has asked more than was agreed.
+        """
+        card = self._active(partner)
+        opened = self._open(card, BytesIO(body), expected=lookups.QUESTION_TYPE)
+        question = lookups.Question.parse(opened.read_payload(lookups.MAX_QUESTION_BYTES))
+        answer = self._answering.answer(card, question, opened.manifest.message_id)
+        return self._sealed(card, MAILBOX, START, answer, lookups.ANSWER_TYPE), len(question.slots)
+
     def _tell_of_unknown(self, served: ServedSet, question: Question) -> None:
         """Entries that a partner held and that nobody can prove were told to leave: somebody must look."""
         with self.node.store.transaction() as tx:
@@ -352,13 +368,29 @@ class Exchange:
         opened = self._open(self._active(partner), BytesIO(body), expected=ANSWER_TYPE)
         return opened.read_payload(MAX_ANSWER_BYTES)
 
+    def look_up_question(self, partner: str, asked: Asked) -> bytes:
+        """A question of look-up 1, sealed for a partner; on record before it leaves."""
+        self.asking.record(partner, asked)
+        raw = asked.question.dump()
+        return self._sealed(
+            self._active(partner), MAILBOX, START, raw, lookups.QUESTION_TYPE, message_id=asked.message_id
+        )
+
+    def look_up_answer(self, partner: str, asked: Asked, body: bytes) -> lookups.Answer:
+        """What the partner's sealed answer to this very question says."""
+        opened = self._open(self._active(partner), BytesIO(body), expected=lookups.ANSWER_TYPE)
+        raw = opened.read_payload(lookups.MAX_LOOK_UP_ANSWER_BYTES)
+        return lookups.Answer.parse(raw, question=asked.message_id, slots=len(asked.question.slots))
+
     # Inside
 
-    def _sealed(self, card: IdentityCard, channel: str, cursor: Cursor, raw: bytes, payload_type: str) -> bytes:
+    def _sealed(
+        self, card: IdentityCard, channel: str, cursor: Cursor, raw: bytes, payload_type: str, *, message_id: str = ""
+    ) -> bytes:
         """A short-lived message about a set for one partner."""
         now = self.node.clock()
         manifest = envelope.Manifest(
-            message_id=new_message_id(self.node.random),
+            message_id=message_id or new_message_id(self.node.random),
             sender=self.node.agency,
             audience=envelope.agency_audience(card.agency),
             channel=channel,

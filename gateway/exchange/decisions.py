@@ -13,7 +13,7 @@ A receipt names the policy and the label, and both are kept: `decide_again` deci
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
 from gateway import audit, policytexts
@@ -23,7 +23,7 @@ from gateway.crypto import canonical
 from gateway.errors import AuditBrokenError, NotFoundError
 from gateway.exchange.forwarding import narrowed
 from gateway.exchange.labels import stored_label
-from gateway.model import Label, Surface
+from gateway.model import ENTRY_GROUPS, FieldGroup, Label, Surface
 from gateway.node import Node
 from gateway.policy import (
     Action,
@@ -34,21 +34,23 @@ from gateway.policy import (
     PartnerRef,
     PolicySet,
     Purpose,
+    Question,
     Reason,
     load,
 )
 from gateway.policy.duties import are_known
+from gateway.policy.words import strictest
 from gateway.store import Transaction
 from gateway.store.tables import DecisionRow, HashSet, LabelRow
 
-SHARE, RECEIVE = "share", "receive"
+SHARE, RECEIVE, LOOK_UP = "share", "receive", "look_up"
 UNKNOWN_DUTY = Decision(Effect.DENY, Reason.ENGINE_ERROR, Action.RECEIVE)
 _MAC_LABEL = b"decision row 1\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Whose decisions, on the labels of which set, by which policy (its digest)."""
+    """Whose decisions, on the labels of which set, by which policy (its digest). `purpose`: of look-ups."""
 
     set_id: int
     set_name: str
@@ -56,6 +58,12 @@ class Site:
     action: str
     policy: str
     surface: Surface = Surface.SEALED
+    purpose: str = ""
+
+    @property
+    def deed(self) -> str:
+        """Under what name it is kept which decisions are on record: one for each purpose."""
+        return f"{self.action} {self.purpose}" if self.purpose else self.action
 
 
 Answers = Mapping[int, tuple[bytes, LabelRights | Decision]]  # by the label's number: its digest, what was decided
@@ -96,7 +104,7 @@ class Decisions:
                     set_id=site.set_id,
                     partner=site.partner,
                     surface=str(site.surface),
-                    action=site.action,
+                    action=site.deed,
                     label=number,
                     mark=mark,
                     leaf=leaf + after,
@@ -107,7 +115,7 @@ class Decisions:
 
     def _missing(self, tx: Transaction, site: Site, answers: Answers) -> list[tuple[int, dict[str, object], bytes]]:
         """Labels whose newest receipt says something else, or that have none: number, details, mark."""
-        kept = tx.policies.decided(site.set_id, site.partner, str(site.surface), site.action)
+        kept = tx.policies.decided(site.set_id, site.partner, str(site.surface), site.deed)
         found = []
         for number, (digest, answer) in sorted(answers.items()):
             details = self._details(site, digest, answer)
@@ -122,6 +130,7 @@ class Decisions:
             "surface": str(site.surface),
             "set": site.set_name,
             "action": site.action,
+            **({"purpose": site.purpose} if site.purpose else {}),
             "label": digest.hex(),
             **outcome(answer),
             "policy": site.policy,
@@ -134,6 +143,33 @@ class Decisions:
 def keepable(decisions: Mapping[int, Decision], duties: Mapping[int, Sequence[str]]) -> dict[int, Decision]:
     """The decisions, but no label is taken that carries a duty which is not known here: nobody could keep it."""
     return {n: one if are_known(duties[n]) else UNKNOWN_DUTY for n, one in decisions.items()}
+
+
+def look_up_rights(
+    policies: PolicySet,
+    hash_set: HashSet,
+    labels: Mapping[int, tuple[LabelRow, Label]],
+    who: PartnerRef,
+    purpose: Purpose,
+) -> dict[int, LabelRights]:
+    """What answers to a partner's look-ups may tell of entries under each of these labels of a set.
+
+    That takes leave to ask for this purpose, and leave to know that the entry exists. What more is told is what the
+    partner may be shown of it anyway; the contact point is one thing more that policy may show.
+    """
+    held = {number: LabelInSet(hash_set.name, label) for number, (_, label) in labels.items()}
+    rights = policies.table(who, Surface.SEALED, held, groups=(*ENTRY_GROUPS, FieldGroup.CONTACT))
+    if hash_set.relays:
+        rights = {n: narrowed(labels[n][1], labels[n][0], right, who) for n, right in rights.items()}
+    said = policies.answerable(who, Surface.SEALED, held, Question(Action.LOOK_UP, purpose))
+    return {number: _told(right, said[number]) for number, right in rights.items()}
+
+
+def _told(right: LabelRights, said: Decision) -> LabelRights:
+    if not said.allowed:
+        return LabelRights(frozenset(), (), (), tuple(sorted({*right.forbids, *said.rule_ids})))
+    duties = strictest([*right.obligations, *said.obligations]) if right.groups else ()
+    return replace(right, obligations=duties, permits=tuple(sorted({*right.permits, *said.rule_ids})))
 
 
 def outcome(answer: LabelRights | Decision) -> dict[str, object]:
@@ -193,7 +229,7 @@ class Judge:
         if event is None or event.kind is not EventKind.SHARE_DECIDED:
             raise NotFoundError("there is no decision receipt at this leaf", remedy="`gateway audit list` shows leaves")
         details = event.details
-        if "purpose" in details:
+        if "purpose" in details and details["action"] != LOOK_UP:
             return self._about_a_case(leaf, event)
         partner, name = str(details["partner"]), str(details["set"])
         policies = self._policies(str(details["policy"]), datetime.fromtimestamp(event.at, UTC).date())
@@ -205,6 +241,10 @@ class Judge:
             return DecidedAgain(
                 leaf, event.at, details, outcome(keepable(policies.receivable(*asked), {0: row.obligations.split()})[0])
             )
+        if details["action"] == LOOK_UP and hash_set is not None:
+            purpose = Purpose(str(details["purpose"]))
+            told = look_up_rights(policies, hash_set, {0: (row, label)}, who, purpose)[0]
+            return DecidedAgain(leaf, event.at, details, outcome(told))
         right = policies.table(*asked)[0]
         if hash_set is not None and hash_set.relays:
             right = narrowed(label, row, right, who)

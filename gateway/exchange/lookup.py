@@ -92,9 +92,7 @@ class Hit:
     @property
     def verdict(self) -> Verdict:
         """What this entry says of the child."""
-        if self.needs_review:
-            return Verdict.NEEDS_REVIEW
-        return _SAYS.get(VictimStatus(str(self.attributes["victim_status"])), Verdict.LISTED)
+        return verdict_of(VictimStatus(str(self.attributes["victim_status"])), needs_review=self.needs_review)
 
     @property
     def who(self) -> str:
@@ -107,10 +105,15 @@ class Hit:
         return self.status_at or self.changed_at
 
 
-def verdict(hits: Iterable[Hit]) -> Verdict:
+def verdict_of(status: VictimStatus, *, needs_review: bool) -> Verdict:
+    """What an entry of this status says of a digest; what only looks alike never says more than that."""
+    return Verdict.NEEDS_REVIEW if needs_review else _SAYS.get(status, Verdict.LISTED)
+
+
+def verdict(said: Iterable[Verdict]) -> Verdict:
     """What is known of a digest by all its hits: the best of what they say."""
-    said = {hit.verdict for hit in hits}
-    return next((one for one in Verdict if one in said), Verdict.UNKNOWN)
+    found = set(said)
+    return next((one for one in Verdict if one in found), Verdict.UNKNOWN)
 
 
 # Further lines for hits, one sequence each, in the same order: opinions, what agencies say of the child.
@@ -157,6 +160,17 @@ class Lookup:
         Args:
             distance: entries whose PDQ digest lies within so many bits are found as well, of each set the nearest.
         """
+        hits = self.hits(digests, distance=distance)
+        details: dict[str, object] = {"asked": len(digests), "answered": len({hit.query for hit in hits})}
+        if distance is not None:
+            details["distance"] = distance
+        event = self._node.event(EventKind.LOOK_UP, actor=actor, subject=self._node.agency, details=details)
+        with self._node.store.transaction() as tx:
+            tx.log.append([event])
+        return hits
+
+    def hits(self, digests: Sequence[str], *, distance: int | None = None) -> list[Hit]:
+        """The same for a deed that is on record by itself."""
         if len(digests) > MAX_LOOK_UP:
             raise MalformedError(f"more than {MAX_LOOK_UP} digests at once")
         if distance is not None and not 0 <= distance <= MAX_RADIUS:
@@ -172,14 +186,7 @@ class Lookup:
                     found = self._find_near(tx, hash_set, asked.get("pdq", []), distance)
                     hits += (hit for hit in found if (hit.query, hit.entry) not in equal)
             hits.sort(key=lambda hit: (hit.query, hit.needs_review, hit.distance, hit.set_name, hit.entry))
-            hits = self._remarked(tx, hits)
-        details: dict[str, object] = {"asked": len(digests), "answered": len({hit.query for hit in hits})}
-        if distance is not None:
-            details["distance"] = distance
-        event = self._node.event(EventKind.LOOK_UP, actor=actor, subject=self._node.agency, details=details)
-        with self._node.store.transaction() as tx:
-            tx.log.append([event])
-        return hits
+            return self._remarked(tx, hits)
 
     def _remarked(self, tx: Transaction, hits: list[Hit]) -> list[Hit]:
         if not hits or not self.remarks:

@@ -47,6 +47,7 @@ MAX_CACHED = 65_536  # table rows kept (about 1 KiB each): 16 partners with the 
 JsonObject = dict[str, object]
 RightsKey = tuple[PartnerRef, Surface, LabelInSet, tuple[FieldGroup, ...]]
 ReceivedKey = tuple[PartnerRef, Surface, LabelInSet]
+AskedKey = tuple[PartnerRef, Surface, LabelInSet, Question]
 K = TypeVar("K")
 T = TypeVar("T")
 V = TypeVar("V")
@@ -108,6 +109,7 @@ class PolicySet:
     _schema: cedarpy.Schema = field(repr=False)
     _rights: dict[RightsKey, LabelRights] = field(default_factory=dict, repr=False)
     _received: dict[ReceivedKey, Decision] = field(default_factory=dict, repr=False)
+    _asked: dict[AskedKey, Decision] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Loaded anew wherever it is unpickled."""
@@ -169,6 +171,17 @@ class PolicySet:
         rows = self.decide_all(Grid((partner,), surface, tuple(key[2] for key in missing), asked))
         found.update((key, decision) for key, [decision] in zip(missing, rows, strict=True))
         _remember(self._received, found)
+        return {number: found[key] for number, key in keys.items()}
+
+    def answerable(
+        self, partner: PartnerRef, surface: Surface, labels: Mapping[int, LabelInSet], question: Question
+    ) -> dict[int, Decision]:
+        """Whether one partner may have an answer to a question, label by label."""
+        keys = {number: (partner, surface, held, question) for number, held in labels.items()}
+        found, missing = _recall(self._asked, keys.values())
+        rows = self.decide_all(Grid((partner,), surface, tuple(key[2] for key in missing), (question,)))
+        found.update((key, decision) for key, [decision] in zip(missing, rows, strict=True))
+        _remember(self._asked, found)
         return {number: found[key] for number, key in keys.items()}
 
     def looks_at(self, asked: Iterable[Question]) -> dict[str, frozenset[str]]:

@@ -1032,6 +1032,21 @@ class CaseDraft(SQLModel, table=True):
     sealed: bytes
 
 
+class LookUpUse(SQLModel, table=True):
+    """What a partner has asked about in look-ups: digests in a day (days since 1970), questions in a minute.
+
+    `usual`: digests of a day, over the days before.
+    """
+
+    __tablename__ = "look_up_use"
+    partner: str = Field(primary_key=True)
+    day: int = Field(default=0, sa_type=BigInteger)
+    digests: int = Field(default=0, sa_type=BigInteger)
+    minute: int = Field(default=0, sa_type=BigInteger)
+    batches: int = Field(default=0, sa_type=BigInteger)
+    usual: int = Field(default=0, sa_type=BigInteger)
+
+
 def columns(model: type[SQLModel]) -> ReadOnlyColumnCollection[str, Column[Any]]:
     """The columns of a table, as SQL sees them: to the type checker a model's attributes are plain values."""
     return table(model).columns
