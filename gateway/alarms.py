@@ -45,6 +45,7 @@ from gateway.store.tables import (
     PartnerRow,
     ProposalRow,
     ScheduleRow,
+    StatusTold,
     Withdrawal,
     WithdrawalHolder,
 )
@@ -78,6 +79,10 @@ class AlarmKind(StrEnum):
     CASE_URGENT = "case_urgent"
     CASE_UNREAD = "case_unread"
     LOOK_UP_VOLUME = "look_up_volume"
+    SEARCH_RESUMED = "search_resumed"
+    RESUME_OVERDUE = "resume_overdue"
+    STATUS_LOST = "status_lost"
+    CLAIM_CONFLICT = "claim_conflict"
     TEST = "test"
 
 
@@ -108,6 +113,10 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.CASE_UNREAD: "ours: `gateway case inbox`; a partner's: call its duty officer, `gateway case thread`",
     AlarmKind.LOOK_UP_VOLUME: "ring the partner up and ask what it is looking for; `gateway audit list` shows when it "
     "asked, and `gateway pause PARTNER` stops it at once",
+    AlarmKind.SEARCH_RESUMED: "look for these children again: `gateway status worklist`; then `gateway status seen ID`",
+    AlarmKind.RESUME_OVERDUE: "`gateway status told ID` names who has not answered: ring them up, a child waits",
+    AlarmKind.STATUS_LOST: "say it again, or take it back: `gateway status show ID`, then `gateway status change ID`",
+    AlarmKind.CLAIM_CONFLICT: "agree or decline to be in touch: `gateway claim list`",
     AlarmKind.TEST: "nothing: the alarm command works",
 }
 # Raised and closed by `sweep` alone; the others by the deeds that find them, and by people.
@@ -121,6 +130,7 @@ SWEPT = frozenset(
         AlarmKind.PROPOSAL_WAITS,
         AlarmKind.ACKNOWLEDGEMENT_OVERDUE,
         AlarmKind.WITHDRAWAL_OVERDUE,
+        AlarmKind.RESUME_OVERDUE,
         AlarmKind.CASE_REVIEW_DUE,
         AlarmKind.CASE_URGENT,
         AlarmKind.CASE_UNREAD,
@@ -254,6 +264,7 @@ def _findings(tx: Transaction, node: Node, now: int) -> list[Finding]:
         *acknowledgement_findings((row for _, row in tx.duties.unacknowledged()), partners, now),
         *proposal_findings(tx.people.proposals(state=OPEN), now),
         *withdrawal_findings(tx.withdrawals.outstanding(), now),
+        *resume_findings(tx.statuses.outstanding(), {row.agency: row for row in tx.people.partners()}, now),
         *case_findings(tx.cases.all(map(str, HELD)), now),
         *unread_findings(tx, now),
     ]
@@ -337,6 +348,17 @@ def withdrawal_findings(outstanding: Sequence[tuple[Withdrawal, WithdrawalHolder
     for number, holders in late.items():
         who = "1 holder has" if holders == 1 else f"{holders} holders have"
         yield Finding(AlarmKind.WITHDRAWAL_OVERDUE, number, f"{who} not answered by the deadline")
+
+
+def resume_findings(
+    outstanding: Iterable[StatusTold], partners: Mapping[str, PartnerRow], now: int
+) -> Iterator[Finding]:
+    """Identifications that were taken back, of which somebody has not said in time that it searches again."""
+    gone = {agency for agency, row in partners.items() if row.state in ("removed", "revoked")}
+    late = Counter(row.number for row in outstanding if row.due < now and row.partner not in gone)
+    for number, partners_late in late.items():
+        who = "1 partner has" if partners_late == 1 else f"{partners_late} partners have"
+        yield Finding(AlarmKind.RESUME_OVERDUE, number, f"{who} not said that the search goes on again")
 
 
 def case_findings(cases: Iterable[CaseRow], now: int) -> Iterator[Finding]:

@@ -142,6 +142,18 @@ class EventKind(StrEnum):
     CASE_SENT = "case_sent"
     CASE_HEARD = "case_heard"
     EVIDENCE_PACKED = "evidence_packed"
+    STATUS_ASSERTED = "status_asserted"
+    STATUS_SHARED = "status_shared"
+    STATUS_RECEIVED = "status_received"
+    SEARCH_RESUMED = "search_resumed"
+    CLAIM_CONFLICT = "claim_conflict"
+    CLAIM_ANSWERED = "claim_answered"
+    SERIES_MERGED = "series_merged"
+    SERIES_SPLIT = "series_split"
+    SERIES_OFFERED = "series_offered"
+    SERIES_DECLINED = "series_declined"
+    CERTIFICATE_ISSUED = "certificate_issued"
+    CERTIFICATE_REVOKED = "certificate_revoked"
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
@@ -199,6 +211,18 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.OBJECTS_RECEIVED: frozenset(
         {"partner", "surface", "set", "objects", "taken", "withdrawn", "refused", "reasons", "body_digest", "policy"}
     ),
+    EventKind.STATUS_ASSERTED: frozenset({"assertion", "version", "status", "marks"}),
+    EventKind.STATUS_SHARED: frozenset({"assertion", "version", "partner", "outcome", "groups", "rules", "policy"}),
+    EventKind.STATUS_RECEIVED: frozenset({"assertion", "version", "status", "marks", "entries"}),
+    EventKind.SEARCH_RESUMED: frozenset({"assertion", "version", "partner"}),
+    EventKind.CLAIM_CONFLICT: frozenset({"claim", "partner", "outcome"}),
+    EventKind.CLAIM_ANSWERED: frozenset({"claim", "partner", "outcome"}),
+    EventKind.SERIES_MERGED: frozenset({"merge", "version", "origin", "proposal"}),
+    EventKind.SERIES_SPLIT: frozenset({"merge", "version", "origin", "proposal"}),
+    EventKind.SERIES_OFFERED: frozenset({"merge", "version", "origin"}),
+    EventKind.SERIES_DECLINED: frozenset({"merge", "version", "origin"}),
+    EventKind.CERTIFICATE_ISSUED: frozenset({"certificate", "assertion", "version", "digest", "digests", "proposal"}),
+    EventKind.CERTIFICATE_REVOKED: frozenset({"certificate", "assertion", "digest"}),
     EventKind.OPINION_RECEIVED: frozenset(
         {"partner", "surface", "set", "entry", "version", "algorithm", "verdict", "reasons"}
     ),

@@ -24,6 +24,8 @@ from gateway.audit import EventKind
 from gateway.beginning import RESTORE_ACTS, acts_for
 from gateway.callers import secret_event
 from gateway.cases.acts import CASE_ACTS
+from gateway.cases.certificate import CERTIFICATE_ACTS
+from gateway.cases.merging import SERIES_ACTS
 from gateway.crypto import canonical
 from gateway.crypto.checkpoint import KeyKind, VerifierKey, number_of_log
 from gateway.crypto.keys import VerifyingKey
@@ -611,6 +613,8 @@ ACTS: Mapping[str, Act] = {
     **PASSKEY_ACTS,
     **CASE_ACTS,
     **HOLD_ACTS,
+    **SERIES_ACTS,
+    **CERTIFICATE_ACTS,
     **POLICY_ACTS,
     **ENTRY_ACTS,
     **ALLOW_LIST_ACTS,

@@ -53,12 +53,25 @@ KINDS = frozenset(
         "case_answer",
         "case_message",
         "case_recall",
+        "status_assertion",
+        "identification_notice",
+        "resume_search",
+        "search_resumed",
+        "status_echo",
+        "claim_answer",
+        "claim_contact",
+        "series_merge",
     }
 )
 CASE_KINDS = frozenset({"case_referral", "case_answer", "case_message", "case_recall"})
 ALONE = frozenset({"case_referral"})  # one such message is one payload: its receipt and its proof speak of nothing else
 # Of these the signature stays, as proof of who said so; of cases until the case is erased.
-PROVED = frozenset({"withdrawal_answer", "case_referral", "case_answer"})
+PROVED = frozenset(
+    {
+        *("withdrawal_answer", "case_referral", "case_answer"),
+        *("identification_notice", "resume_search", "search_resumed"),
+    }
+)
 GAP = 1_000_000_000  # more messages than two agencies exchange between two restores; read out it is still a number
 MAX_BODY_BYTES = 8 << 10  # a hundred of them fit one answer
 MAX_BODIES = {"case_referral": 256 << 10, "case_answer": 24 << 10, "case_message": 24 << 10, "case_recall": 24 << 10}

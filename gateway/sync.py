@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -59,6 +59,7 @@ BEATS_OF_A_LEASE = 10  # how often in that time a run shows that it goes on
 WAKE_SECONDS = 2
 MAX_RUNS_AT_ONCE = 8  # partners asked at the same time: each run may hold one page in memory
 MAX_SLOW_RUNS = 24  # … and so many more on slow links, which keep nobody else waiting
+DELIVER_SECONDS = 30  # of one partner, while a person waits for it
 SLOW_RUN_SECONDS = 300  # a run that goes on for longer is on a slow link, or brings a great deal
 JITTER_PERCENT = 10  # so that partners that started together do not ask together
 
@@ -105,6 +106,9 @@ class PartnerLink(Protocol):
 
     async def post_keys(self, news: bytes) -> KeyConfirmation:
         """Tell the partner of our keys; returns what it holds of them then."""
+
+
+LinkFor = Callable[[IdentityCard], AbstractAsyncContextManager[PartnerLink]]
 
 
 class Run(Protocol):
@@ -376,6 +380,11 @@ class PartnerSync:
             await self._run(keyring.confirm, self._exchange.node, self._partner, answer)
         self._keys_agreed = True
 
+    async def deliver(self) -> None:
+        """Send what waits for the partner, and nothing else: what cannot wait for the next sync."""
+        await self.exchange_keys()
+        await self._send_mail()
+
     async def exchange_mail(self) -> None:
         """Send what waits for the partner, and fetch what it has for us."""
         await self._send_mail()
@@ -498,6 +507,30 @@ class PartnerSync:
         return receipt
 
 
+async def deliver_mail(
+    exchange: Exchange, link_for: LinkFor, partners: Sequence[str], *, run: Run = asyncio.to_thread
+) -> dict[str, str]:
+    """Send what waits for some partners, now and side by side; by partner what went wrong, "" where it is there.
+
+    What does not get through waits for the next sync, as everything in a mailbox does.
+    """
+    room = asyncio.Semaphore(MAX_SLOW_RUNS)
+
+    async def one(partner: str) -> str:
+        try:
+            async with room, asyncio.timeout(DELIVER_SECONDS):
+                card = await run(exchange.card_of, partner)
+                async with link_for(card) as link:
+                    await PartnerSync(exchange, link, partner, run=run).deliver()
+        except GatewayError as error:
+            return error.message
+        except TimeoutError:
+            return "the partner took too long"
+        return ""
+
+    return dict(zip(partners, await asyncio.gather(*map(one, partners)), strict=True))
+
+
 def _cursor(media_type: str, body: bytes) -> Cursor:
     _check_media_type(media_type, CURSOR_MEDIA_TYPE)
     return Cursor.from_json(canonical.parse_json(body, max_bytes=4096))
@@ -522,9 +555,6 @@ class JobStatus:
     lag_changes: int
     failures: int
     last_error: str
-
-
-LinkFor = Callable[[IdentityCard], AbstractAsyncContextManager[PartnerLink]]
 
 
 class Schedule:
@@ -650,6 +680,7 @@ class Schedule:
         self._exchange.forwarding.keep_house()
         self._exchange.duties.keep_house()
         self._exchange.withdrawals.keep_house()
+        self._exchange.statuses.keep_house()
         self._exchange.cases.keep_house()
         self._exchange.referrals.keep_house()
         self._exchange.compacting.keep_house()
@@ -659,6 +690,7 @@ class Schedule:
                 standing.check(tx, self._node)
             self._exchange.recovering.keep_house()
             largevalues.tidy(self._node)
+            self._exchange.statuses.notices.tell_new_holders()
 
     def status(self) -> list[JobStatus]:
         """What the schedule did and will do, by partner."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
+import json
+from collections.abc import Callable, Iterable
+from itertools import pairwise, permutations
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -28,7 +30,30 @@ from gateway.statuses import (
     status_of,
     together,
 )
+from gateway.statusmail import (
+    Material,
+    Piece,
+    dump_pieces,
+    dump_resume,
+    dump_series,
+    parse_answer,
+    parse_contact,
+    parse_held,
+    parse_piece,
+    parse_resume,
+    parse_series,
+)
 
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "status.json").read_text())
+PARSERS: dict[str, Callable[[dict[str, object]], object]] = {
+    "identification_notice": lambda body: parse_piece("XA-NCVI", body),
+    "resume_search": parse_resume,
+    "search_resumed": parse_held,
+    "status_echo": parse_held,
+    "claim_answer": parse_answer,
+    "claim_contact": parse_contact,
+    "series_merge": parse_series,
+}
 AGENCIES = ("XA-NCVI", "XB-NCVI", "XC-NCVI")
 IDS = ("1" * 32, "2" * 32)
 Book = dict[Key, Assertion]
@@ -200,3 +225,58 @@ def test_names_of_one_series_are_found_through_every_merge_and_parted_again_with
     assert together(pairs[::-1], "Blue Door") == {"Blue Door", "Door, blue", "D-7"}
     assert together(pairs[1:], "Blue Door") == {"Blue Door"}
     assert together([], "Blue Door") == {"Blue Door"}
+
+
+# The contract's vectors
+
+
+@pytest.mark.parametrize("vector", VECTORS["joins"], ids=lambda one: one["name"])
+def test_the_join_of_every_vector_is_the_same_in_every_order(vector: dict[str, object]) -> None:
+    messages = vector["messages"]
+    assert isinstance(messages, list)
+    said_there = [
+        Assertion(
+            one["agency"], one["assertion"], one["version"], VictimStatus(one["status"]), one["at"], one["reason"]
+        )
+        for one in messages
+    ]
+    for order in permutations(said_there):
+        found = join(order)
+        by = [[one.agency, one.id, one.version] for one in found.by]
+        assert {"status": str(found.status), "by": by} == vector["join"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["bodies"], ids=lambda one: one["name"])
+def test_every_body_of_the_vectors_is_taken_or_refused_as_its_word_says(vector: dict[str, object]) -> None:
+    body, parse = vector["body"], PARSERS[str(vector["kind"])]
+    assert isinstance(body, dict)
+    if vector["expect"] == "malformed":
+        with pytest.raises(MalformedError):
+            parse(body)
+        return
+    read = parse(body)
+    if isinstance(read, Piece):
+        assert list(dump_pieces(read.assertion, [read.material], read.contact)) == [body]
+    elif vector["kind"] == "resume_search":
+        assert dump_resume(parse_resume(body)) == body
+    elif vector["kind"] == "series_merge":
+        assert dump_series(parse_series(body)) == body
+
+
+def test_conflicts_of_the_vectors_have_their_ids() -> None:
+    for one in VECTORS["claims"]:
+        assert claim_id(tuple(one["one"]), tuple(one["other"])) == one["id"]
+
+
+def test_pieces_are_short_enough_for_a_message_and_lose_nothing() -> None:
+    [good] = [one["body"] for one in VECTORS["bodies"] if one["name"] == "an identification"]
+    read = parse_piece("XA-NCVI", good)
+    digests = tuple(("sha512", bytes([n % 256, n // 256]) * 32) for n in range(500))
+    names = tuple(f"{n} {'ü' * 250}" for n in range(16))
+    whole = Material(read.material.set_name, read.material.label, digests, tuple(range(900)), names)
+    pieces = list(dump_pieces(read.assertion, [whole], "x" * 256))
+    assert max(len(json.dumps(one, ensure_ascii=False).encode()) for one in pieces) < 8 << 10
+    parsed = [parse_piece("XA-NCVI", one).material for one in pieces]
+    assert tuple(pair for one in parsed for pair in one.digests) == digests
+    assert tuple(entry for one in parsed for entry in one.entries) == tuple(range(900))
+    assert tuple(name for one in parsed for name in one.series) == names

@@ -157,6 +157,11 @@ class Exchange:
         self._answering = Answering(node, self.shelf)
         self.asking = Asking(node, self.lookup)
         self.witness = WitnessDesk(node)
+        # Fetched here, not above: what is known of cases is built on parts of this package.
+        from gateway.cases.assertions import Statuses  # noqa: PLC0415
+
+        self.statuses = Statuses(node, self.shelf, self.mailbox)
+        self.lookup.remarks.append(self.statuses.remarks)
         self._refusals = RecordingBound(MAX_REFUSALS_RECORDED, 10 * MAX_REFUSALS_RECORDED)
 
     # What we send

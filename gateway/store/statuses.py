@@ -9,6 +9,7 @@ from sqlalchemy import func as sql
 
 from gateway.errors import NotFoundError
 from gateway.store.tables import (
+    CaseThread,
     CertificateRow,
     ClaimRow,
     SeriesMerge,
@@ -24,6 +25,7 @@ LINE = columns(StatusLine)
 MARK = columns(StatusMarkTable)
 TOLD = columns(StatusTold)
 CLAIM = columns(ClaimRow)
+THREAD = columns(CaseThread)
 MERGE = columns(SeriesMerge)
 CERTIFICATE = columns(CertificateRow)
 MARKS_AT_ONCE = 500  # of one question: far below what a database takes as parameters
@@ -113,6 +115,11 @@ class Statuses:
         """Who has not answered yet that it searches again, what is due first first."""
         query = select(*TOLD).where(TOLD.due > 0, TOLD.answered == 0).order_by(TOLD.due, TOLD.number, TOLD.partner)
         return [StatusTold(**row._mapping) for row in self._connection.execute(query)]
+
+    def case_partners(self, case: str) -> list[str]:
+        """Partners with whom a case was shared."""
+        query = select(THREAD.partner).where(THREAD.case_id == case).distinct().order_by(THREAD.partner)
+        return [str(row[0]) for row in self._connection.execute(query)]
 
     # Claims
 
