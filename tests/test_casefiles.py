@@ -259,6 +259,12 @@ def test_a_column_that_is_not_known_refuses_the_file(header: str) -> None:
         read("case_csv", f"originator,reference,version,{header}\n".encode())
 
 
+def test_a_header_of_too_many_columns_refuses_the_file() -> None:
+    columns = ",".join(f"extension_{number}_name" for number in range(1, 4_098))
+    with pytest.raises(MalformedError, match="more than 4096 columns"):
+        read("case_csv", f"{columns}\n".encode())
+
+
 def test_rows_of_another_width_and_bad_bytes_are_refused_alone() -> None:
     row = b"XA-NCVI,C-1,1,2026-08-29,2026-08-29\n"
     raw = (

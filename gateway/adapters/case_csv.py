@@ -20,7 +20,7 @@ from gateway.adapters.caserows import CaseOptions, take
 from gateway.adapters.rows import WHOLE_ROW, CsvColumns, CsvFile, CsvRow, refusal, shown_name
 from gateway.caserecord import CaseRecord
 from gateway.errors import MalformedError
-from gateway.model import AdapterReport
+from gateway.model import AdapterReport, require
 
 DELIMITER = ","
 WORD_SEPARATOR = "|"
@@ -48,6 +48,7 @@ def read(source: BinaryIO, report: AdapterReport, _options: CaseOptions) -> Iter
     """The cases of a table after `contracts/case-csv-1.md`."""
     file = CsvFile(source, DELIMITER)
     header = file.header()
+    require(len(header) <= MAX_COLUMNS, f"the header has more than {MAX_COLUMNS} columns")
     paths = [_path(name, position) for position, name in enumerate(header, 1)]
     for line, cells, flaw in _rows(file, len(header)):
         record = take(report, line, partial(_case, header, paths, cells, flaw))
@@ -78,9 +79,7 @@ def _templates(part: Any, prefix: str, path: Path) -> Iterator[tuple[str, Path]]
 
 def _path(name: str, position: int) -> Path:
     numbers = [int(number) for number in re.findall(r"_([1-9][0-9]{0,3})(?=_)", name)]
-    template = (
-        templates().get(re.sub(r"_[1-9][0-9]{0,3}(?=_)", f"_{NUMBER}", name)) if position <= MAX_COLUMNS else None
-    )
+    template = templates().get(re.sub(r"_[1-9][0-9]{0,3}(?=_)", f"_{NUMBER}", name))
     if template is None or NUMBER in name.split("_"):
         raise MalformedError(
             f"the header has {shown_name(name, position)}, which the contract does not know",
