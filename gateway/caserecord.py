@@ -7,7 +7,8 @@ and whom to call. Never imagery, never a path to it, never a name of a child.
 A record is a value: a later version replaces it whole, and `version` counts. What an outside format does not state
 stays empty; `missing` names what law and policy need before the record may go anywhere. Nothing is guessed.
 
-Every value that a field can hold is bounded here, so that a record which exists can always be written as `vidx 1.0`.
+Every value that a field can hold is bounded here, so that it can be written as `vidx 1.0`. Whether all of them
+together fit into one report, `vidx.dump_case` says.
 """
 
 from __future__ import annotations
