@@ -244,7 +244,19 @@ def ours(**members: object) -> dict[str, object]:
     return {CASE_EXTENSION: {"extension_type": "property-extension", **members}}
 
 
+PATTERN: dict[str, object] = {"pattern": "[file:size = -1]", "pattern_type": "stix"}
 CASE = {"part": "case", "originator": "XA-NCVI", "version": 1, "urgency": "routine"}
+
+
+def with_part(kind: str, native: dict[str, object], /, **members: object) -> list[dict[str, object]]:
+    """A grouping with one part of ours: its members of STIX, and those of the extension."""
+    part = sdo(kind, 2, **native, extensions=ours(**members))
+    return [sdo("grouping", 1, object_refs=[part["id"]]), part]
+
+
+def with_two_contacts() -> list[dict[str, object]]:
+    contacts = [sdo("identity", number, name="unit", extensions=ours(part="contact")) for number in (2, 3)]
+    return [sdo("grouping", 1, object_refs=[one["id"] for one in contacts]), *contacts]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +264,7 @@ CASE = {"part": "case", "originator": "XA-NCVI", "version": 1, "urgency": "routi
     [
         ([sdo("grouping", 1, name="C", extensions=ours(**{**CASE, "version": "x"}))], "version"),
         ([sdo("grouping", 1, name="C", extensions=ours(**{**CASE, "urgency": "soon"}))], "urgency"),
-        ([sdo("grouping", 1, name="C", extensions=ours(**CASE, surprise=1))], "row"),
+        ([sdo("grouping", 1, name="C", extensions=ours(**CASE, surprise=1))], "surprise"),
         ([sdo("grouping", 1, name="C", extensions=ours(**CASE, summary="twice"))], "summary"),
         ([sdo("grouping", 1, name="", extensions=ours(**CASE))], "row"),
         ([sdo("grouping", 1, name="C", object_refs="x")], "object_refs"),
@@ -262,16 +274,33 @@ CASE = {"part": "case", "originator": "XA-NCVI", "version": 1, "urgency": "routi
         ([{**sdo("grouping", 1), "id": "grouping--1"}], "id"),
         ([sdo("grouping", 1, extensions=7)], "extensions"),
         ([sdo("grouping", 1, object_refs=[sdo("note", 2)["id"]]), sdo("note", 2, content=["x"])], "content"),
-        (
-            [sdo("grouping", 1, object_refs=[sdo("note", 2)["id"]]), sdo("note", 2, extensions=ours(part="victim"))],
-            "part",
-        ),
+        (with_part("note", {}, part="victim"), "part"),
+        (with_part("identity", {"name": "v"}, part="person"), "role"),
+        (with_part("note", {"content": "x"}, part="clue", kind="object", source="analyst", text="y"), "text"),
+        (with_part("location", {"country": "BV"}, part="place", source="analyst", region="y"), "region"),
+        (with_part("location", {"country": "bv"}, part="place", source="analyst"), "row"),
+        (with_part("indicator", {}, part="entry", digests={"md5": "00"}), "pattern_type"),
+        (with_part("indicator", PATTERN, part="entry", digests={"md5": "00"}), "digests"),
+        (with_two_contacts(), "contact"),
     ],
 )
 def test_a_bad_case_of_a_bundle_is_refused_alone_with_its_place(objects: list[Any], place: str) -> None:
     found, report = read("stix", stix(*objects, sdo("grouping", 9, name="good")))
     assert [record.summary for record in found] == ["good"]
     assert [(row.line, row.field) for row in report.refused_rows] == [(1, place)]
+
+
+def test_an_individual_who_is_not_said_to_be_a_victim_is_dropped() -> None:
+    person = sdo("identity", 2, name="Invented Suspect", identity_class="individual", roles=["witness"])
+    found, report = read("stix", stix(person, sdo("grouping", 1, object_refs=[person["id"]])))
+    assert (found[0].victims, found[0].persons) == ((), ())
+    assert report.dropped_fields == {"identity: name": 1, "identity": 1}
+
+
+def test_nodes_that_refer_to_each_other_without_end_are_refused() -> None:
+    loop = [{"@id": "_:a", "gw:x": {"@id": "_:b"}}, {"@id": "_:b", "gw:x": {"@id": "_:a"}}]
+    found, report = read("case_uco", graph(*loop, investigation(1, **{"gw:part": "case", "gw:series": {"@id": "_:a"}})))
+    assert (found, [row.field for row in report.refused_rows]) == ([], ["x"])
 
 
 @pytest.mark.parametrize("raw", ["", "[]", '{"objects": [', '{"objects": [{}] "x"}', '{"objects": [], "objects": []}'])
@@ -298,6 +327,10 @@ def graph(*nodes: object, context: object = CONTEXT) -> bytes:
     return json.dumps({"@context": context, "@graph": list(nodes)}).encode()
 
 
+def nested(levels: int) -> object:
+    return {"@type": "core:Annotation", "core:object": nested(levels - 1)} if levels else "end"
+
+
 def investigation(number: int, **members: object) -> dict[str, object]:
     return {"@id": f"urn:x:{number}", "@type": "inv:Investigation", "core:name": "good", **members}
 
@@ -311,6 +344,10 @@ def investigation(number: int, **members: object) -> dict[str, object]:
         (investigation(1, **{"core:object": {"@type": "core:Annotation", "gw:part": "victim"}}), "part"),
         (investigation(1, **{"core:objectCreatedTime": "yesterday"}), "objectCreatedTime"),
         (investigation(1, **{"@context": {}}), "row"),
+        (investigation(1, **{"@reverse": {}}), "row"),
+        (investigation(1, **{"core:object": nested(20)}), "row"),
+        (investigation(1, **{"gw:part": "case", "gw:series": {"@id": "urn:x:2"}}), "series"),
+        (investigation(1, **{"gw:part": ["case", "case"]}), "part"),
         ({"@type": "inv:Investigation"}, "row"),
     ],
 )
