@@ -297,6 +297,26 @@ def test_an_individual_who_is_not_said_to_be_a_victim_is_dropped() -> None:
     assert report.dropped_fields == {"identity: name": 1, "identity": 1}
 
 
+def test_an_incident_that_a_report_names_is_no_case_of_its_own() -> None:
+    incident = sdo("incident", 2, name="inner")
+    found, report = read("stix", stix(incident, sdo("report", 1, name="outer", object_refs=[incident["id"]])))
+    assert [record.summary for record in found] == ["outer"]
+    assert report.dropped_fields == {"incident: part of another case": 1}
+
+
+def test_nodes_without_names_that_stand_in_one_another_many_times_are_refused() -> None:
+    many = [{"@id": f"_:{level}", "gw:x": {"@list": [{"@id": f"_:{level + 1}"}] * 100}} for level in range(7)]
+    case = investigation(1, **{"gw:part": "case", "gw:series": {"@id": "_:0"}})
+    found, report = read("case_uco", graph(*many, {"@id": "_:7", "gw:x": 1}, case))
+    assert (found, [row.reason for row in report.refused_rows]) == ([], ["is one of too many members of a case"])
+
+
+@pytest.mark.parametrize("context", [{"a": "b:x", "b": "a:y"}, {"a": "b", "b": "a"}, {"a": "a:a"}])
+def test_a_context_whose_names_stand_for_each_other_names_nothing(context: dict[str, str]) -> None:
+    found, report = read("case_uco", graph({"@id": "urn:x:1", "@type": "a:z", "a:z": "x", "a": "y"}, context=context))
+    assert (found, report.read) == ([], 0)
+
+
 def test_nodes_that_refer_to_each_other_without_end_are_refused() -> None:
     loop = [{"@id": "_:a", "gw:x": {"@id": "_:b"}}, {"@id": "_:b", "gw:x": {"@id": "_:a"}}]
     found, report = read("case_uco", graph(*loop, investigation(1, **{"gw:part": "case", "gw:series": {"@id": "_:a"}})))
@@ -366,8 +386,6 @@ def test_a_bad_case_of_a_graph_is_refused_alone_with_its_place(node: object, pla
         b'{"@context": {}, "@graph": [}',
         b'{"@context": {}, "@graph": []} more',
         b'{"@context": {}, "@context": {}, "@graph": []}',
-        graph(context="https://host.example/context.jsonld"),
-        graph(context=[CONTEXT, "https://host.example/context.jsonld"]),
         graph(context={"core": {"@id": "x", "@context": {}}}),
         graph(context={"@import": "https://host.example/"}),
         graph(context={"core": {"@reverse": "x"}}),
@@ -376,6 +394,12 @@ def test_a_bad_case_of_a_graph_is_refused_alone_with_its_place(node: object, pla
 def test_a_graph_that_is_broken_or_needs_the_network_is_refused_whole(raw: bytes) -> None:
     with pytest.raises(MalformedError):
         read("case_uco", raw)
+
+
+@pytest.mark.parametrize("context", ["https://host.example/c.jsonld", [CONTEXT, "https://host.example/c.jsonld"]])
+def test_no_context_is_fetched(context: object) -> None:
+    with pytest.raises(MalformedError, match="none is fetched"):
+        read("case_uco", graph(context=context))
 
 
 def test_a_graph_with_more_nodes_than_are_kept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

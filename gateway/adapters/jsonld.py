@@ -211,22 +211,22 @@ class _Context:
         """Whether a text under this name is an id."""
         return name in self._references
 
-    def name(self, name: str) -> str | None:
+    def name(self, name: str, depth: int = 0) -> str | None:
         """The IRI of a property or type; None for one that means nothing."""
-        for _ in range(MAX_DEPTH):
-            if name.startswith("@"):
-                return name
-            if name in self._terms and self._terms[name] != name:
-                name = self._terms[name]
-                continue
-            prefix, colon, rest = name.partition(":")
-            if not colon:
-                vocabulary = self._terms.get("@vocab")
-                return f"{vocabulary}{name}" if vocabulary else None
-            if rest.startswith("//") or prefix not in self._terms:
-                return name
-            return f"{self.name(self._terms[prefix]) or self._terms[prefix]}{rest}"
-        return None
+        if name.startswith("@"):
+            return name
+        if depth > MAX_DEPTH:
+            return None
+        if name in self._terms and self._terms[name] != name:
+            return self.name(self._terms[name], depth + 1)
+        prefix, colon, rest = name.partition(":")
+        if not colon:
+            vocabulary = self._terms.get("@vocab")
+            return f"{vocabulary}{name}" if vocabulary else None
+        if rest.startswith("//") or prefix not in self._terms:
+            return name
+        begun = self.name(self._terms[prefix], depth + 1)
+        return None if begun is None else f"{begun}{rest}"
 
     def iri(self, name: str) -> str:
         """The IRI of a node."""

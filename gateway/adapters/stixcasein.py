@@ -18,8 +18,8 @@ case record with that id as its reference, summary "Two houses" and a place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import BinaryIO
 
@@ -92,24 +92,37 @@ _TYPE_OF_PART = {
 
 def read(source: BinaryIO, report: AdapterReport, options: CaseOptions) -> Iterator[CaseRecord]:
     """The cases of a STIX bundle."""
-    objects, cases = _gathered(source, report)
-    used: set[str] = set()
-    for number, one in cases:
-        record = take(report, number, partial(_record, one, objects, used, report, options))
+    bundle = _gathered(source, report)
+    for number, one in bundle.cases():
+        record = take(report, number, partial(_record, one, bundle, report, options))
         if record is not None:
             yield record
-    for name, one in objects.items():
-        if name not in used and one["type"] not in ("relationship", *CONTAINERS) and not _is_ours(one):
+    for name, one in bundle.objects.items():
+        if name not in bundle.used and one["type"] not in ("relationship", *CONTAINERS) and not _is_ours(one):
             report.drop(f"{one['type']}: of no case")
 
 
 # The bundle
 
 
-def _gathered(source: BinaryIO, report: AdapterReport) -> tuple[dict[str, Members], list[tuple[int, Members]]]:
-    """What may be part of a case, by its id, and the cases with their numbers."""
-    objects: dict[str, Members] = {}
-    cases: list[tuple[int, Members]] = []
+@dataclass(slots=True)
+class _Bundle:
+    """What may be part of a case, by its id; what relationships join to each; which objects are part of one."""
+
+    objects: dict[str, Members] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)  # of the groupings, reports and incidents
+    joined: dict[str, list[str]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def cases(self) -> Iterator[tuple[int, Members]]:
+        """The cases with their numbers: all but incidents to which another refers."""
+        found = [(number, self.objects[name]) for name, number in self.numbers.items()]
+        inner = {ref for _, one in found for ref in _texts(one, "object_refs")}
+        return ((number, one) for number, one in found if one["type"] != "incident" or one["id"] not in inner)
+
+
+def _gathered(source: BinaryIO, report: AdapterReport) -> _Bundle:
+    bundle = _Bundle()
     for number, one in stix.objects_in(source, report):
         if stix.is_supporting(one) and not (isinstance(one, dict) and one.get("type") == "identity"):
             continue
@@ -122,19 +135,19 @@ def _gathered(source: BinaryIO, report: AdapterReport) -> tuple[dict[str, Member
         if kept is None:
             continue
         name = str(kept["id"])
-        if name in objects:
+        if name in bundle.objects:
             report.drop(f"{kept['type']}: an id for the second time")
             continue
-        objects[name] = kept
-        if len(objects) > MAX_OBJECTS:
+        bundle.objects[name] = kept
+        if len(bundle.objects) > MAX_OBJECTS:
             raise TooLargeError(f"the bundle has more than {MAX_OBJECTS} objects of cases", place=f"object {number}")
         if kept["type"] in CONTAINERS:
-            cases.append((number, kept))
-    inner = {ref for _, one in cases for ref in _texts(one, "object_refs")}
-    for _, one in cases:
-        if one["type"] == "incident" and one["id"] in inner:
-            report.drop("incident: part of another case")
-    return objects, [(number, one) for number, one in cases if one["type"] != "incident" or one["id"] not in inner]
+            bundle.numbers[name] = number
+        if kept["type"] == "relationship":
+            ends = _text(kept, "source_ref"), _text(kept, "target_ref")
+            for end, other in (ends, ends[::-1]):
+                bundle.joined.setdefault(end, []).append(other)
+    return bundle
 
 
 def _kept(one: object, report: AdapterReport) -> dict[str, object] | None:
@@ -153,7 +166,10 @@ def _kept(one: object, report: AdapterReport) -> dict[str, object] | None:
     extensions = one.get("extensions", {})
     if not isinstance(extensions, dict) or isinstance(extensions, Doubled):
         raise refusal("extensions", "is not an object of single members")
-    _texts(one, "object_refs")  # which is looked at before the case is
+    # What is looked at before the case is.
+    _texts(one, "object_refs")
+    for name in ("source_ref", "target_ref"):
+        _text(one, name)
     ours = CASE_EXTENSION in extensions or _is_ours(one)
     known = KEPT[kind] | _ALWAYS | (_OURS if ours else frozenset())
     for name in one.keys() - known - _BOOKKEEPING - (_RENDERED if ours else frozenset()):
@@ -173,43 +189,32 @@ def _is_ours(one: Members) -> bool:
 # A case
 
 
-def _record(
-    one: Members, objects: Mapping[str, Members], used: set[str], report: AdapterReport, options: CaseOptions
-) -> CaseRecord:
+def _record(one: Members, bundle: _Bundle, report: AdapterReport, options: CaseOptions) -> CaseRecord:
     # 1. The case itself.
     head = _head(one, report, options)
     # 2. What it refers to.
     parts = Parts()
-    for ref in _refs(one, objects, report):
-        used.add(ref)
-        _add(parts, objects[ref], report)
+    for ref in _refs(one, bundle, report):
+        bundle.used.add(ref)
+        _add(parts, bundle.objects[ref], report)
     return replace(head, **parts.fields())
 
 
-def _refs(one: Members, objects: Mapping[str, Members], report: AdapterReport) -> list[str]:
+def _refs(one: Members, bundle: _Bundle, report: AdapterReport) -> list[str]:
     """The ids of the parts, each once, those of an observed-data in its place."""
     is_joined = one["type"] == "incident"
-    refs = _related(str(one["id"]), objects) if is_joined else _texts(one, "object_refs")
+    refs = bundle.joined.get(str(one["id"]), []) if is_joined else _texts(one, "object_refs")
     found: dict[str, None] = {}
     for ref in refs:
         if ref == one.get("created_by_ref"):
             continue  # whose case it is stands there where a case has no parts, since STIX wants one reference
-        part = objects.get(ref)
+        part = bundle.objects.get(ref)
         if part is not None and part["type"] == "observed-data":
             found |= dict.fromkeys(_texts(part, "object_refs"))
         found[ref] = None
-    if absent := len(found.keys() - objects.keys()):
+    if absent := len(found.keys() - bundle.objects.keys()):
         report.drop("object_refs: not carried, or not in the bundle", absent)
-    return [ref for ref in found if ref in objects]
-
-
-def _related(name: str, objects: Mapping[str, Members]) -> Iterator[str]:
-    """The other ends of the relationships that an object has."""
-    for one in objects.values():
-        if one["type"] == "relationship":
-            ends = _text(one, "source_ref"), _text(one, "target_ref")
-            if name in ends:
-                yield ends[ends[0] == name]
+    return [ref for ref in found if ref in bundle.objects]
 
 
 def _head(one: Members, report: AdapterReport, options: CaseOptions) -> CaseRecord:
@@ -314,7 +319,7 @@ def _add_foreign(parts: Parts, one: Members, report: AdapterReport) -> None:
         if entry := _foreign_entry(one, report):
             parts.add(entry)
     elif kind != "observed-data":
-        report.drop(f"{kind}: within a case")
+        report.drop(f"{kind}: part of another case")
 
 
 def _foreign_place(one: Members, report: AdapterReport) -> Place:

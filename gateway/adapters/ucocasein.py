@@ -38,6 +38,7 @@ CORE, OBSERVABLE, LOCATION = CONTEXT["uco-core"], CONTEXT["uco-observable"], CAS
 TYPES, MARKING = CONTEXT["uco-types"], CONTEXT["uco-marking"]
 VICTIM = "https://ontology.unifiedcyberontology.org/uco/victim/Victim"
 INVESTIGATION = CASE_CONTEXT["case-investigation"] + "Investigation"
+MAX_MEMBERS = 400_000  # of ours in one case; the longest honest one has as many marks of persons
 # What is looked at, by IRI.
 KEPT = frozenset(
     {CORE + name for name in ("name", "description", "objectCreatedTime", "modifiedTime", "object", "hasFacet")}
@@ -93,9 +94,11 @@ class _Reader:
         self._graph = graph
         self._report = report
         self._used: set[int] = set()
+        self._members = 0
 
     def record(self, node: Node, options: CaseOptions) -> CaseRecord:
         """The case record of an investigation."""
+        self._members = 0
         # 1. The case itself.
         head = self._head(node, options)
         # 2. What it names.
@@ -240,6 +243,9 @@ class _Reader:
         return found
 
     def _member(self, value: object, name: str, depth: int) -> object:
+        self._members += 1
+        if self._members > MAX_MEMBERS:  # nodes without a name may stand in many places, and in one another
+            raise refusal(_local(name), "is one of too many members of a case")
         if depth > MAX_DEPTH:
             raise refusal(_local(name), f"is nested deeper than {MAX_DEPTH}")
         if isinstance(value, list):
