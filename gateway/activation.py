@@ -33,7 +33,7 @@ from gateway.errors import AuditBrokenError, ConfigError, MalformedError
 from gateway.model import text_member
 from gateway.node import POLICY_META, WAITING_META, Node, awaits_restore
 from gateway.partners import record_policy
-from gateway.policy import SCHEMA
+from gateway.policy import QUALITY_FILE, SCHEMA
 from gateway.policyfolder import write_policy_folder
 from gateway.proposals import SigningPasskey, passkey_of, stored, verified_signers
 from gateway.standing import PolicyWord, waiting_word
@@ -57,7 +57,9 @@ _REMEDY = (
 
 def rules_of(files: Mapping[str, str]) -> dict[str, str]:
     """Those files of a policy folder that decide, as `policy.load` takes them."""
-    return {path: text for path, text in files.items() if path == SCHEMA or path.endswith(".cedar")}
+    return {
+        path: text for path, text in files.items() if path == SCHEMA or path.endswith((".cedar", f"/{QUALITY_FILE}"))
+    }
 
 
 def begin(tx: Transaction, node: Node) -> None:

@@ -108,7 +108,7 @@ NEXT: Mapping[AlarmKind, str] = {
     AlarmKind.ACKNOWLEDGEMENT_OVERDUE: "`gateway duties list` names the sets; ring the partner up",
     AlarmKind.WITHDRAWAL_OVERDUE: "`gateway withdrawal status --outstanding` names who has not answered: ring them up",
     AlarmKind.CASE_REVIEW_DUE: "look at it and state a new date, `gateway case complete --review-on`, or let it go",
-    AlarmKind.KNOWN_GOOD_LISTED: "ring the owner of the set up, whose list may be poisoned: no program acts on these",
+    AlarmKind.KNOWN_GOOD_LISTED: "`gateway opinion propose` names them; ring the set's owner up: it may be poisoned",
     AlarmKind.CASE_URGENT: "read it now: `gateway case show`; whom to call: `gateway case thread`",
     AlarmKind.CASE_UNREAD: "ours: `gateway case inbox`; a partner's: call its duty officer, `gateway case thread`",
     AlarmKind.LOOK_UP_VOLUME: "ring the partner up and ask what it is looking for; `gateway audit list` shows when it "

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from gateway.crypto.keys import SealingKey
 from gateway.errors import ConfigError, MalformedError
 from gateway.model import AGENCY, JURISDICTION, MAX_TEXT_CHARS, TLS_PIN
-from gateway.policy import FEDERATION, PLACE, SCHEMA, SHEET
+from gateway.policy import FEDERATION, PLACE, QUALITY_FILE, SCHEMA, SHEET
 
 SETTINGS_FILE = "gateway.toml"
 DATABASE_VARIABLE = "GATEWAY_DATABASE_URL"
@@ -35,8 +35,10 @@ MAX_POLICY_FILES = 1024  # of one jurisdiction and the federation together
 MIN_QUORUM = 2  # four eyes; one administrator alone only in a demo
 EXAMPLES = "examples.toml"
 TEMPLATES = "templates"  # beside the jurisdictions that ship: rules to copy from, never opened here
+CATEGORIES = "categories"  # the same: tables of categories to begin with
 READ_BY_PEOPLE = "README.md"
 LOCK = "LOCK"  # in the policy folder of a gateway: what administrators brought into force (`activation`)
+_AT_THE_TOP = (SCHEMA, READ_BY_PEOPLE, FEDERATION, TEMPLATES, CATEGORIES, LOCK)
 DRAFT = re.compile(r"\.[A-Za-z0-9.-]+\.new")  # a file of policies that is being written
 DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://.+")  # the drivers that `store` has
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -287,7 +289,7 @@ def read_policies(folder: Path, jurisdiction: str) -> dict[str, str]:
     texts = {SCHEMA: _read_text(folder / SCHEMA, SCHEMA, MAX_POLICY_BYTES)}
     _check_top(folder)
     for name in _policy_files(folder, jurisdiction):
-        if name.endswith(".cedar"):
+        if name.endswith((".cedar", f"{jurisdiction}/{QUALITY_FILE}")):
             texts[name] = _read_text(folder / name, name, MAX_POLICY_BYTES)
     return texts
 
@@ -321,9 +323,7 @@ def read_lock(folder: Path) -> str | None:
 def _check_top(folder: Path) -> None:
     """ConfigError for anything in the policy folder but the schema, a README and the folders of rules and templates."""
     for entry in _entries(folder, "policies"):
-        known = entry.name in (SCHEMA, READ_BY_PEOPLE, FEDERATION, TEMPLATES, LOCK) or JURISDICTION.fullmatch(
-            entry.name
-        )
+        known = entry.name in _AT_THE_TOP or JURISDICTION.fullmatch(entry.name)
         if not known or entry.is_symlink():
             raise ConfigError("an unexpected file among the policies", place=entry.name)
 
@@ -341,7 +341,8 @@ def _policy_files(folder: Path, jurisdiction: str) -> list[str]:
             name = f"{part}/{entry.name}"
             if entry.is_symlink() or not entry.is_file():
                 raise ConfigError("a policy is not an ordinary file", place=name)
-            if PLACE.fullmatch(name) is None and entry.name not in (EXAMPLES, READ_BY_PEOPLE, SHEET):
+            stray = PLACE.fullmatch(name) is None and entry.name not in (EXAMPLES, READ_BY_PEOPLE, SHEET)
+            if stray and name != f"{jurisdiction}/{QUALITY_FILE}":
                 raise ConfigError("an unexpected file among the policies", place=name)
             names.append(name)
     if len(names) > MAX_POLICY_FILES:

@@ -30,6 +30,7 @@ from gateway.crypto import canonical
 from gateway.crypto.checkpoint import KeyKind, VerifierKey, number_of_log
 from gateway.crypto.keys import VerifyingKey
 from gateway.errors import ConflictError, DeniedError, MalformedError, PartnerError
+from gateway.exchange.categories import CATEGORY_ACTS
 from gateway.exchange.erasing import ENTRY_ACTS
 from gateway.exchange.holding import HOLD_ACTS
 from gateway.exchange.knowngood import ALLOW_LIST_ACTS
@@ -618,5 +619,6 @@ ACTS: Mapping[str, Act] = {
     **POLICY_ACTS,
     **ENTRY_ACTS,
     **ALLOW_LIST_ACTS,
+    **CATEGORY_ACTS,
     **RESTORE_ACTS,
 }

@@ -225,7 +225,7 @@ def check(tx: Transaction, node: Node) -> Found:
 
 
 def check_tables(tx: Transaction, node: Node) -> None:
-    """Returns when the allow-lists in force are those of the log. AuditBrokenError: one was taken out or put back."""
+    """Returns when lists and tables in force are those of the log. AuditBrokenError: one is gone, or was put back."""
     _check_tables(tx, _read(tx, node))
 
 
@@ -291,12 +291,17 @@ def _check_list(tx: Transaction, standing: _Standing) -> None:
 
 def _check_tables(tx: Transaction, standing: _Standing) -> None:
     held = {_allow_list(one.id): one.head.hex() for one in tx.allow_lists.all() if one.state == IN_FORCE}
+    held |= {_categories(one.scheme): one.digest for one in tx.categories.in_force()}
     if held != standing.tables:
-        raise _broken("the lists of known-good digests are not those that the log tells of", "")
+        raise _broken("known-good digests or categories in force are not those that the log tells of", "")
 
 
 def _allow_list(number: int) -> str:
     return f"allow list {number}"
+
+
+def _categories(scheme: str) -> str:
+    return f"categories {scheme}"
 
 
 # Administrators
@@ -469,6 +474,7 @@ _KINDS = (
     EventKind.POLICY_UNSCHEDULED,
     EventKind.NEVER_AGAIN_CHANGED,
     EventKind.ALLOW_LIST_CHANGED,
+    EventKind.CATEGORY_TABLE_ACTIVATED,
 )
 _BEGINNINGS = (EventKind.GATEWAY_INITIALISED, EventKind.GATEWAY_RESTORED)
 
@@ -581,6 +587,9 @@ def _told(standing: _Standing, index: int, event: Event, *, demo: bool) -> _Stan
             rest = {key: head for key, head in standing.tables.items() if key != name}
             head = {name: text_member(details, "list_head")} if "list_head" in details else {}
             return replace(standing, tables={**rest, **head})
+        case EventKind.CATEGORY_TABLE_ACTIVATED:
+            table = {_categories(text_member(details, "scheme")): text_member(details, "table")}
+            return replace(standing, tables={**standing.tables, **table})
         case EventKind.PAUSED:
             return replace(standing, paused=standing.paused | {_scope(details)})
         case _:

@@ -23,6 +23,7 @@ FLOOR_OF = {
     "errors": "words",
     "model": "words",
     "caserecord": "words",
+    "categories": "rules",
     "crypto": "crypto",
     "adapters": "rules",
     "addresses": "rules",

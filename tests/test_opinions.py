@@ -55,7 +55,7 @@ def network(tmp_path: Path, clock: FakeClock) -> Network:
     for node in nodes:
         network.join(node)
     make_set(network.members[XA], "identified", drafts(6), onward=("XA", "XB", "XC"))
-    meet(network)
+    meet(network, (XB, XA), (XC, XA))
     return network
 
 

@@ -20,6 +20,7 @@ import pytest
 from authenticator import ORIGIN, PARTY, Authenticator
 from factory import (
     PASSPHRASE,
+    SHIPPED_POLICIES,
     FakeClock,
     SeededRandom,
     drafts,
@@ -39,6 +40,7 @@ from gateway.crypto.keys import SigningKey
 from gateway.crypto.passkeys import RelyingParty, to_base64url
 from gateway.errors import AuditBrokenError, GatewayError
 from gateway.exchange import Exchange
+from gateway.exchange.categories import activate as activate_table
 from gateway.exchange.erasing import erase, reinstate
 from gateway.exchange.holding import lift_hold, set_hold
 from gateway.exchange.knowngood import remove as remove_list
@@ -68,6 +70,7 @@ from gateway.policyacts import activate_policy, cancel_policy
 from gateway.proposals import VERSION, SigningPasskey
 from partner_simulator import held_entries
 
+TABLE = SHIPPED_POLICIES / "categories" / "xb-into-xa.toml"
 NAMES = ("one", "two", "three", "stranger")
 ONE, TWO, THREE, STRANGER = (PersonalKey(name, SigningKey.generate(SeededRandom(name))) for name in NAMES)
 PEER = "XB-NCVI"
@@ -177,6 +180,7 @@ SAMPLES: dict[str, Callable[[Bench], Arguments]] = {
     "surface_open": lambda bench: {"partner": PEER, "surface": "taxii"},
     "gateway_restore": lambda bench: restored(bench),  # noqa: PLW0108  it is defined below
     "allow_list_remove": lambda bench: allowed(bench),  # noqa: PLW0108  it is defined below
+    "category_table_activate": lambda bench: activate_table(TABLE.read_text(encoding="utf-8"))[1],
     "entries_erase": lambda bench: erase(bench.node, ["ab" * 32], "XA District Court, order 7 of 2026")[1],
     "entries_reinstate": lambda bench: withdrawn(bench),  # noqa: PLW0108  it is defined below
 }  # fmt: skip

@@ -38,6 +38,8 @@ ROOMS = {
     "hold": "holding",
     "opinion": "opinions",
     "allow-list": "allowlists",
+    "category": "quality",
+    "quality": "quality",
     "push": "syncing",
     "pull": "syncing",
     "sync": "syncing",

@@ -32,6 +32,7 @@ COLUMNS = {
     "why": "why",
     "given_at": "given",
 }
+MAX_NAMED = 20
 MAIL, CLIENT = "mailbox", "hashsharing"  # by which way a word came
 
 SetName = Annotated[str, typer.Argument(metavar="SET", help="The set: AGENCY/name, or the name alone for our own.")]
@@ -63,6 +64,36 @@ def opinion_dispute(
 ) -> None:
     """Say that our agency holds entries to be wrong. Partners who may know of them are told at the next sync."""
     _give(shell, name, entries, (Verdict.DISPUTE, reason), text)
+
+
+@command(opinion_app, "propose")
+def opinion_propose(
+    shell: Shell,
+    *,
+    name: SetName,
+    give: Annotated[bool, typer.Option("--give", help="Dispute all of them, for the reason known_good.")] = False,
+) -> None:
+    """Which entries of a set carry digests of harmless files, and are not disputed by us yet. Nothing is said of them
+    until somebody looks, and says so with --give."""
+    with shell.node() as node:
+        exchange, full = Exchange(node), full_name(node, name)
+        with exchange.shelf.reading(node.store) as tx:
+            found = exchange.quality.proposed(tx, full)
+        given = (
+            exchange.opinions.give(full, found, Verdict.DISPUTE, "known_good", actor=node.agency)
+            if give and found
+            else None
+        )
+    named = [format_entry(one) for one in found]
+    many = len(named) > MAX_NAMED
+    shell.show(
+        {"set": full, "entries": named, "given": None if given is None else _given_value(given)},
+        f"{bold(full)}: {amount(len(named), 'entry', 'entries')} of harmless files that we do not dispute yet.",
+        *(f"  {one}" for one in named[:MAX_NAMED]),
+        *([f"  and {len(named) - MAX_NAMED:,} more; --json names all"] if many else []),
+        *(_given_lines(given, Verdict.DISPUTE) if given is not None else []),
+        *(["Look at them, then dispute them with --give."] if found and given is None else []),
+    )
 
 
 @command(opinion_app, "withdraw")

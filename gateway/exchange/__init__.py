@@ -149,7 +149,7 @@ class Exchange:
             self.known_good,
         )
         self.opinions = Opinions(node, self.shelf, self.mailbox)
-        self.quality = Quality(node, self.shelf)
+        self.quality = Quality(node, self.shelf, self.known_good)
         self.lookup = Lookup(node, self.shelf)
         self.compacting = Compacting(node, self.shelf)
         self.comparing = Comparing(node, self.shelf)

@@ -26,6 +26,7 @@ from gateway.policy.describing import SHEET, describe, plain
 from gateway.policy.differing import IntakeChange, ShareChange, intake_changes, share_changes
 from gateway.policy.examples import Example, parse_examples, try_example
 from gateway.policy.loading import FEDERATION, PLACE, SCHEMA, digest_texts
+from gateway.policy.quality import DEFAULT_USE, QUALITY_FILE, UseRule
 from gateway.policy.words import (
     Action,
     Decision,
@@ -45,8 +46,10 @@ from gateway.policy.words import (
 )
 
 __all__ = [
+    "DEFAULT_USE",
     "FEDERATION",
     "PLACE",
+    "QUALITY_FILE",
     "SCHEMA",
     "SHEET",
     "Action",
@@ -69,6 +72,7 @@ __all__ = [
     "RuleKind",
     "ShareChange",
     "ShareRequest",
+    "UseRule",
     "describe",
     "digest_texts",
     "intake_changes",

@@ -24,6 +24,7 @@ from gateway.policy.loading import (
     sort_texts,
 )
 from gateway.policy.looking import looks_at
+from gateway.policy.quality import UseRule
 from gateway.policy.words import (
     Action,
     Decision,
@@ -79,6 +80,7 @@ def load(texts: Mapping[str, str], *, on: date) -> PolicySet:
         rules=in_force,
         lapsed=lapsed,
         agreements=agreements(placed.rules, placed.jurisdiction),
+        use=placed.use.on(on),
         _forms={i: loaded.forms[i] for i in in_force},
         _engines=build_engines(loaded, set(in_force)),
         _schema=schema,
@@ -104,6 +106,7 @@ class PolicySet:
     rules: Mapping[str, Rule]
     lapsed: tuple[Rule, ...]
     agreements: Mapping[str, frozenset[str]]
+    use: UseRule
     _forms: Mapping[str, dict[str, object]] = field(repr=False)
     _engines: Mapping[Action, cedarpy.PolicySet] = field(repr=False)
     _schema: cedarpy.Schema = field(repr=False)
@@ -118,7 +121,10 @@ class PolicySet:
     @property
     def good_until(self) -> date | None:
         """The last day on which this set decides as it does now: load again on the day after. None without permits."""
-        return min((rule.valid_until for rule in self.rules.values() if rule.kind is RuleKind.PERMIT), default=None)
+        days = [rule.valid_until for rule in self.rules.values() if rule.kind is RuleKind.PERMIT]
+        if self.use.valid_until is not None and not self.use.lapsed:
+            days.append(self.use.valid_until)
+        return min(days, default=None)
 
     def decide(self, request: ShareRequest) -> Decision:
         """The decision on one request. It raises nothing: what cannot be judged is denied."""

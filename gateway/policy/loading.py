@@ -13,6 +13,7 @@ import cedarpy
 
 from gateway.errors import ConfigError
 from gateway.model import MAX_TEXT_CHARS
+from gateway.policy.quality import DEFAULT_USE, QUALITY_FILE, UseRule, parse_quality
 from gateway.policy.words import Action, Obligation, Rule, RuleKind
 
 SCHEMA = "schema.cedarschema"
@@ -31,11 +32,12 @@ MAX_DETAIL_CHARS = 300  # of the engine's own complaint: enough to find the word
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """A folder's texts, each in its place: the schema, and rule files by relative path in sorted order."""
+    """A folder's texts, each in its place: the schema, rule files by relative path in sorted order, the rule of use."""
 
     schema: str
     rules: dict[str, str]
     jurisdiction: str
+    use: UseRule = DEFAULT_USE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ def sort_texts(texts: Mapping[str, str]) -> Texts:
     schema = texts.get(SCHEMA)
     if schema is None:
         raise ConfigError("the policy schema is missing", place=SCHEMA)
-    rules = {path: texts[path] for path in sorted(texts) if path != SCHEMA}
+    quality = [path for path in texts if path.endswith(f"/{QUALITY_FILE}")]
+    rules = {path: texts[path] for path in sorted(texts) if path != SCHEMA and path not in quality}
     for path in rules:
         if PLACE.fullmatch(path) is None:
             raise ConfigError("a policy file in the wrong place, or with a name that no rule file has", place=path)
@@ -74,7 +77,10 @@ def sort_texts(texts: Mapping[str, str]) -> Texts:
     countries = sorted(folders - {FEDERATION})
     if len(countries) != 1:
         raise ConfigError("a gateway decides under the law of exactly one jurisdiction", place=", ".join(countries))
-    return Texts(schema, rules, countries[0])
+    if not set(quality) <= {f"{countries[0]}/{QUALITY_FILE}"}:
+        raise ConfigError("a jurisdiction has one rule of use, in its own folder", place=quality[0])
+    use = parse_quality(texts[quality[0]], quality[0]) if quality else DEFAULT_USE
+    return Texts(schema, rules, countries[0], use)
 
 
 def parse_schema(text: str) -> cedarpy.Schema:

@@ -31,6 +31,7 @@ from gateway.store.alarms import Alarms
 from gateway.store.allowlists import AllowLists
 from gateway.store.blocks import Blocks
 from gateway.store.cases import Cases
+from gateway.store.categories import Categories
 from gateway.store.console import Console
 from gateway.store.duties import Duties
 from gateway.store.evidence import Evidence
@@ -117,6 +118,7 @@ class Transaction:
     shown: Shown
     opinions: Opinions
     allow_lists: AllowLists
+    categories: Categories
     withdrawals: Withdrawals
     look_ups: LookUps
     statuses: Statuses
@@ -287,6 +289,7 @@ class Store:
             shown=Shown(connection),
             opinions=Opinions(connection),
             allow_lists=AllowLists(connection),
+            categories=Categories(connection),
             withdrawals=Withdrawals(connection),
             look_ups=LookUps(connection),
             statuses=Statuses(connection),
