@@ -154,13 +154,14 @@ class EventKind(StrEnum):
     SERIES_DECLINED = "series_declined"
     CERTIFICATE_ISSUED = "certificate_issued"
     CERTIFICATE_REVOKED = "certificate_revoked"
+    CASE_RELEASED = "case_released"
 
 
 _MESSAGE = ("sender", "message_id", "manifest_digest")
 _PAGE = ("set", "epoch", "from_seq", "until_seq", "view", "page_digest", "changes")
 
 _CASE_MAIL = (
-    *("case", "partner", "thread", "kind", "sequence", "word"),
+    *("case", "partner", "thread", "message", "sequence", "word"),
     *("version", "report_digest", "groups", "purpose", "urgency"),
 )
 
@@ -196,6 +197,7 @@ MEMBERS: Mapping[EventKind, frozenset[str]] = {
     EventKind.CASE_CHANGED: frozenset({"case", "deed", "version", "state", "missing", "format", "stated", "partner"}),
     EventKind.CASE_SENT: frozenset({*_CASE_MAIL, "proposal"}),
     EventKind.CASE_HEARD: frozenset({*_CASE_MAIL, "outcome", "reason"}),
+    EventKind.CASE_RELEASED: frozenset({"case", "form", "digest", "proposal"}),
     EventKind.WITHDRAWAL_ANSWERED: frozenset({"withdrawal", "holder", "via", "outcome", "entries"}),
     EventKind.ONWARD_COPIED: frozenset({"set", "epoch", "from_seq", "until_seq", "changes", "blocks"}),
     EventKind.PAGE_SENT: frozenset({"partner", "message_id", "manifest_digest", "withheld", *_PAGE}),

@@ -299,3 +299,23 @@ def test_what_cannot_be_referred_is_a_sentence_and_messages_show_no_words_of_cas
         assert gateway("case", *words, exit_code=5).stderr.startswith("Error: this case is our own")
     gateway("case", "say", case, "--text", "hello", exit_code=7)
     gateway("case", "recall", case, "--from", "XB-NCVI", "--reason", "wrong", exit_code=7)
+
+
+ALICE = ("--admin", "alice", "--admin-passphrase-file", "alice.pass")
+
+
+def test_people_print_a_chain_of_custody_and_release_an_alert(desk: Path) -> None:
+    (desk / "case.xml").write_bytes(dump_case(case_record()))
+    case = json_of("case", "import", "case.xml")["cases"][0]["case"]
+    told = json_of("case", "custody", case, "--html", "custody.html")
+    assert (told["verdict"], [one["deed"] for one in told["steps"]]) == ("verified", ["imported"])
+    assert "Chain of custody" in (desk / "custody.html").read_text()
+    assert "The whole chain: verified." in gateway("case", "custody", case).stdout
+    gateway("admin", "add", "alice", "--admin-passphrase-file", "alice.pass")
+    for form in ("json", "html"):
+        gateway("case", "alert", case, "P-1", "--format", form, exit_code=5)
+        assert "done" in gateway("case", "alert", case, "P-1", "--format", form, *ALICE).stdout.lower()
+    assert json.loads(gateway("case", "alert", case, "P-1").stdout)["alert"] == "alert 1"
+    gateway("case", "alert", case, "P-1", "--format", "html", "--out", "alert.html")
+    assert (desk / "alert.html").read_text().startswith("<!doctype html>")
+    gateway("case", "alert", case, "P-2", *ALICE, exit_code=5)

@@ -666,7 +666,7 @@ def test_where_policy_asks_for_it_a_case_goes_only_when_two_have_approved_exactl
     [row] = xd.cases.inbox()
     assert row.originator == XA
     assert [one.text for one in xd.talk.lines(row.id) if one.kind == REFERRAL] == [shown["with the note"]]
-    [sent] = [one for one in events(xa.node, EventKind.CASE_SENT) if one.details["kind"] == REFERRAL]
+    [sent] = [one for one in events(xa.node, EventKind.CASE_SENT) if one.details["message"] == REFERRAL]
     assert sent.details["proposal"] == identifier
     # A newer version was not approved: it does not follow by itself. And an approval is for what it was given for.
     xa.cases.take_in([case_record(version=2, summary="other words")], form="vidx", update=True)

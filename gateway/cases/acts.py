@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gateway.approvals import Act, Arguments, Change
+from gateway.cases import alerts
 from gateway.cases.keeping import Casebook
 from gateway.cases.referring import ACT, Referrals, arguments_of
 from gateway.cases.talking import Talk
@@ -41,6 +42,21 @@ def _refer_difference(tx: Transaction, node: Node, arguments: Arguments) -> Sequ
     ]
 
 
+def _alert_subject(arguments: Arguments) -> str:
+    case, form, _ = alerts.arguments_of(arguments)
+    return f"{case} to the public, as {form}"
+
+
+def _alert(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> None:
+    alerts.Alerts(node, Casebook(node)).approve(tx, arguments, proposal)
+
+
+def _alert_difference(tx: Transaction, node: Node, arguments: Arguments) -> Sequence[Change]:
+    raw = alerts.Alerts(node, Casebook(node)).proposed(tx, arguments)
+    return [Change("the public reads", "", raw.decode())]
+
+
 CASE_ACTS: Mapping[str, Act] = {
     ACT: Act("refer a case to a partner", _refer_subject, _refer, _refer_difference),
+    alerts.ACT: Act("show a person of interest to the public", _alert_subject, _alert, _alert_difference),
 }

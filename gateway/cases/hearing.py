@@ -105,7 +105,7 @@ class Hearing:
     def _log(self, tx: Transaction, sender: str, one: MailMessage, found: _Heard) -> None:
         case, thread, details = found
         named = {name: text for name, text in (("case", case), ("thread", thread)) if text}
-        told: dict[str, object] = {"partner": sender, "kind": one.kind, "sequence": one.number, **named, **details}
+        told: dict[str, object] = {"partner": sender, "message": one.kind, "sequence": one.number, **named, **details}
         event = self._node.event(EventKind.CASE_HEARD, actor=sender, subject=case, details=told)
         leaf = tx.log.append([event])
         # Of a report that we do not take nothing stays: neither its words nor who signed them.

@@ -151,7 +151,7 @@ class Talk:
         self, tx: Transaction, thread: CaseThread, kind: str, body: dict[str, object], details: dict[str, object]
     ) -> int:
         number = self._mailbox.post(tx, thread.partner, kind, body)
-        told = {"case": thread.case_id, "partner": thread.partner, "thread": thread.id, "kind": kind}
+        told = {"case": thread.case_id, "partner": thread.partner, "thread": thread.id, "message": kind}
         event = self._node.event(
             EventKind.CASE_SENT,
             actor=self._node.agency,
