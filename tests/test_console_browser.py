@@ -9,11 +9,11 @@ import pytest
 from authenticator import Authenticator, challenge_in
 from console_browser import Browser, browser, console_node, personal, serving_console
 from console_client import Client
-from factory import FakeClock
+from factory import FakeClock, loopback, make_node
 from gateway.audit import EventKind
 from gateway.console import ROUTES
 from gateway.exchange import Exchange
-from gateway.keyadmin import approvals, remove_administrator
+from gateway.keyadmin import approvals, export_card, own_card, remove_administrator
 from gateway.node import log_origin
 from gateway.signin import Role, SignIn
 from gateway.standing import roster
@@ -152,3 +152,38 @@ def test_evidence_is_handed_over_as_a_pack(tmp_path: Path) -> None:
         answer = Client(address, begun.cookie, begun.session.form_token).ask("POST", "/log/pack", leaves="0 1")
     assert answer.headers["Content-Type"] == "application/zip"
     assert judged(tmp_path, node, answer.body) == 0
+
+
+def test_a_partner_is_enrolled_by_the_fingerprint_that_somebody_heard(tmp_path: Path) -> None:
+    clock = FakeClock()
+    node = console_node(tmp_path, administrators=("alice", "bob"), clock=clock)
+    peer = make_node(tmp_path, "XB-NCVI", clock=clock, **loopback())
+    exchange, card = Exchange(node), own_card(peer)
+    with serving_console(exchange), browser() as page:
+        page.sign_up(exchange, "alice", Role.ADMINISTRATOR)
+        page.get("/partners")
+        field = page.driver.find_element("name", "card")
+        page.driver.execute_script("arguments[0].value = arguments[1]", field, export_card(peer).decode())
+        page.click("Look at the card")
+        page.wait_for_heading("The card of XB-NCVI")
+        assert card.fingerprint not in page.text  # whoever could read it need not listen
+        page.fill("fingerprint", "0" * 40)
+        page.click("It is theirs: propose it")
+        page.wait(lambda _: "is not this card's" in page.text)
+        page.fill("fingerprint", card.fingerprint)
+        page.click("It is theirs: propose it")
+        page.wait_for_heading("Enrol a partner")
+        identifier = page.driver.current_url.split("/")[-1].split("?")[0]
+        for name in ("alice", "bob"):
+            approvals(node).sign(identifier, personal(name))
+        page.get("/partners")
+        page.click("XB-NCVI")
+        page.wait_for_heading("XB-NCVI")
+        assert card.fingerprint in page.text
+        # Stopping takes one person, going on two.
+        page.click("Stop the exchange")
+        page.driver.switch_to.alert.accept()
+        page.wait(lambda _: "paused" in page.text)
+        page.get("/keys")
+        assert "not yet" in page.text
+        assert page.violations() == []

@@ -17,11 +17,12 @@ Rules:
 
 from aiohttp import web
 
-from gateway.console import account, approving, logbook, now, routing
+from gateway.console import account, approving, logbook, now, partners, routing
 from gateway.console.pages import Route
 from gateway.exchange import Exchange
 
-ROUTES: tuple[Route, ...] = (*account.ROUTES, *now.ROUTES, *approving.ROUTES, *logbook.ROUTES)
+SCREENS = (account, now, approving, logbook, partners)
+ROUTES: tuple[Route, ...] = tuple(route for screen in SCREENS for route in screen.ROUTES)
 
 
 def build_console(exchange: Exchange) -> web.Application:
