@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from sqlalchemy import event
 
+from chain import ACTIONS, agreement, chain, set_rules
 from factory import (
     FakeClock,
     befriend,
@@ -42,7 +43,6 @@ from gateway.lookups import Question, Told
 from gateway.model import EntryDraft, HandlingCode, Purpose, Restriction, VictimStatus
 from gateway.store.people import EVERYTHING
 from gateway.store.tables import LookUpUse
-from partner_simulator import Network
 
 WHY = Purpose.VICTIM_IDENTIFICATION
 PDQ = sha256("a picture")
@@ -181,22 +181,28 @@ def test_a_purpose_that_no_rule_permits_is_told_nothing(world: World) -> None:
 
 
 def test_an_onward_copy_is_answered_within_what_its_originator_granted(tmp_path: Path) -> None:
-    clock, network = FakeClock(), Network()
-    nodes = [make_node(tmp_path, name, clock=clock) for name in ("XA-NCVI", "XB-NCVI", "XC-NCVI")]
-    befriend(*nodes)
-    xa, xb, xc = map(network.join, nodes)
-    for name, onward in (("for-xc", ("XC",)), ("for-xb", ())):
-        make_set(xa, name, [EntryDraft({"sha256": sha256(name)})], onward=onward, handling=HandlingCode.H0)
+    """XC asks XB about XA's entries: one may go on to XC, of one the leave ends at XB."""
+    network = chain(tmp_path, FakeClock(), 3, look_up_contact=CONTACT)
+    xa, xb, xc = (network.members[name] for name in ("XA-NCVI", "XB-NCVI", "XC-NCVI"))
+    set_rules(xb, "XC-NCVI", agreement("XB", "XC", actions=(*ACTIONS, "look_up", "share_contact")))
+    for name, onward in (("granted", ("XB", "XC")), ("kept", ("XB",))):
+        make_set(xa, name, [EntryDraft({"sha256": sha256(name)}, series="Blue Door")], onward=onward)
     asyncio.run(network.sync("XB-NCVI", "XA-NCVI").pull())
 
-    def told_by_xb(name: str) -> list[tuple[Told, ...]]:
+    def told_by_xb(name: str) -> list[Told]:
         [asked] = xc.asking.plan("XB-NCVI", [sha256(name).hex()], WHY, None).questions
         sealed, _ = xb.look_up_for("XC-NCVI", xc.look_up_question("XB-NCVI", asked))
-        return [told for _, told, _ in asked.answers(xc.look_up_answer("XB-NCVI", asked, sealed))]
+        return [one for _, told, _ in asked.answers(xc.look_up_answer("XB-NCVI", asked, sealed)) for one in told]
 
-    assert told_by_xb("for-xb") == []
-    permitted = told_by_xb("for-xc")
-    assert [one.originator for told in permitted for one in told] == ["XA-NCVI"] * len(permitted)
+    assert len(xb.lookup.find([sha256("granted").hex(), sha256("kept").hex()], actor="tester")) == 2
+    [told] = told_by_xb("granted")
+    assert (told.set_name, told.originator, told.contact) == ("XA-NCVI/granted", "XA-NCVI", "")
+    assert told_by_xb("kept") == []
+    # What XA no longer shows XB of it, XB does not tell.
+    set_rules(xa, "XB-NCVI", agreement("XA", "XB", actions=[one for one in ACTIONS if one != "share_series"]))
+    assert told.series == "Blue Door"
+    asyncio.run(network.sync("XB-NCVI", "XA-NCVI").pull())
+    assert [one.series for one in told_by_xb("granted")] == [""]
 
 
 def test_a_partner_under_test_is_answered_from_invented_data_alone(tmp_path: Path) -> None:
@@ -321,13 +327,14 @@ def test_what_policy_hides_from_a_partner_is_not_even_asked(world: World) -> Non
 
 
 def test_what_came_from_the_partner_itself_may_be_asked(tmp_path: Path) -> None:
-    clock, network = FakeClock(), Network()
-    nodes = [make_node(tmp_path, name, clock=clock) for name in ("XA-NCVI", "XB-NCVI")]
-    befriend(*nodes)
-    xa, xb = map(network.join, nodes)
-    make_set(xa, "theirs", [EntryDraft({"sha256": sha256("x")})], handling=HandlingCode.H2)
+    network = chain(tmp_path, FakeClock(), 2)
+    xa, xb = network.members["XA-NCVI"], network.members["XB-NCVI"]
+    make_set(xa, "theirs", [EntryDraft({"sha256": sha256("x")})])
+    make_set(xb, "ours", [EntryDraft({"sha256": sha256("y")})])
     asyncio.run(network.sync("XB-NCVI", "XA-NCVI").pull())
-    assert xb.asking.plan("XA-NCVI", [sha256("x").hex()], WHY, None).withheld == frozenset()
+    set_rules(xb, "XA-NCVI", agreement("XB", "XA", actions=["receive"]))  # XB shows XA nothing
+    asked = [sha256(name).hex() for name in ("x", "y")]
+    assert xb.asking.plan("XA-NCVI", asked, WHY, None).withheld == {1}
 
 
 def test_a_long_list_becomes_several_questions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,6 +420,11 @@ def test_a_day_has_so_many_digests_and_somebody_is_told(world: World) -> None:
         [alarm] = tx.alarms.all()
     assert (alarm.kind, alarm.subject) == (AlarmKind.LOOK_UP_VOLUME, "XB-NCVI")
     assert len(events(world.xa.node, EventKind.ALARM_RAISED)) == 1
+    body = world.xb.look_up_question("XA-NCVI", world.plan(sha256("identified"), distance=None).questions[0])
+    world.xa.node.store.before_commit = lambda: pytest.fail("who is over its quota keeps nobody from writing")  # type: ignore[method-assign]
+    with pytest.raises(RateLimitedError):
+        world.xa.look_up_for("XB-NCVI", body)
+    del world.xa.node.store.before_commit
     world.clock.advance(DAY_SECONDS - 3_600)
     assert world.told(sha256("identified"), distance=None)
 

@@ -25,6 +25,7 @@ from large import bench_large
 from lists import bench_accept, bench_delta, bench_import, bench_poll
 from measure import Figure, Scale, machine
 from near import bench_near
+from partners import bench_partner_lookup
 from postgresql import bench_postgresql
 from reconcile import bench_repair
 from rules import bench_audit, bench_policy
@@ -39,6 +40,7 @@ BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "policy": bench_policy,
     "audit": bench_audit,
     "lookup": bench_lookup,
+    "partner-lookup": bench_partner_lookup,
     "near": bench_near,
     "memory": bench_memory,
     "repair": bench_repair,
