@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from gateway.caserecord import (
@@ -35,6 +36,8 @@ from gateway.caserecord import (
 )
 from gateway.model import DIGEST_BYTES, FieldGroup, HandlingCode, Purpose, Restriction, VictimStatus
 
+# A record has a hundred fields: on a busy machine drawing one is slow, which is no fault of the test.
+SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 LAST_SECOND = 253_402_300_799
 # Blanks at odd places, what has to be escaped, what a spreadsheet runs, what looks like another value.
 ODD = (

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from case_strategies import case_records, full_case
+from case_strategies import SLOW, case_records, full_case
 from gateway.adapters import case_csv
 from gateway.adapters.caseparts import to_plain
 from gateway.adapters.cases import (
@@ -94,19 +94,19 @@ def table(*rows: dict[str, str]) -> bytes:
     return text.getvalue().encode()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(SLOW, max_examples=60)
 @given(case_records(), case_records())
 def test_cases_are_equal_after_the_way_through_json(one: CaseRecord, two: CaseRecord) -> None:
     assert read("case_json", written("case_json", one, two))[0] == [one, two]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(SLOW, max_examples=40)
 @given(case_records())
 def test_a_case_is_equal_after_the_way_through_its_report(record: CaseRecord) -> None:
     assert read("vidx", written("vidx", record))[0] == [record]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(SLOW, max_examples=60)
 @given(case_records())
 def test_what_a_row_states_is_the_case(record: CaseRecord) -> None:
     row = cells(record)
