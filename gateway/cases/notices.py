@@ -26,12 +26,13 @@ from gateway.cases.children import partners_of
 from gateway.cases.lines import Line
 from gateway.cases.subjects import Kept, Subject, as_it_stands, holders
 from gateway.crypto.checkpoint import VerifierKey, number_of_log
+from gateway.errors import DeniedError
 from gateway.exchange.forwarding import NOTHING, narrowed
 from gateway.exchange.shelf import Shelf
 from gateway.keylife import DAY_SECONDS
 from gateway.mailbox import Mailbox
 from gateway.model import ENTRY_GROUPS, FieldGroup, Label, Surface, VictimStatus
-from gateway.node import Node
+from gateway.node import Node, own_log
 from gateway.partners import ACTIVE, card_in, find, may_move
 from gateway.policy import LabelInSet, LabelRights, PartnerRef
 from gateway.statuses import FOUND, RANK, Assertion
@@ -48,7 +49,7 @@ from gateway.statusmail import (
     parse_held,
 )
 from gateway.store import Transaction
-from gateway.store.tables import HashSet, PartnerRow, StatusLine, StatusTold
+from gateway.store.tables import HashSet, PartnerRow, StatusTold
 
 RESUME_DAYS = 3  # a search that stands still for a mistake of ours is begun again at the next shift, not the next month
 STATEMENTS_SET = "statuses"  # under this name policy judges what we assert of material that is another agency's
@@ -295,38 +296,38 @@ class Notices:
         return len(held)
 
     def hear_echo(self, tx: Transaction, sender: str, body: dict[str, object]) -> None:
-        """A partner holds this of ours. What we have forgotten raises an alarm; what we have lowered is taken back."""
+        """A partner holds this of ours. What we have forgotten raises an alarm; what we have lowered is taken back.
+
+        Raises:
+            DeniedError: we were not restored, so we have forgotten nothing.
+        """
         number, version, status = parse_held(body)
-        if status is None or RANK[status] == 0:
-            return
+        if status is None or number_of_log(own_log(self._node, tx).name) == 1:
+            raise DeniedError("nothing was restored here, so nobody needs to tell us what we said")
         known = next((one for one in tx.statuses.told(number) if one.partner == sender), None)
-        if known is not None and known.version >= version:
-            return
         line = lines.find(self._node, tx, self._node.agency, number)
-        row = StatusTold(
-            number=number, partner=sender, version=version, status=str(status), mail=0, at=self._node.clock()
-        )
+        if (known is not None and known.version >= version) or (line is None and RANK[status] == 0):
+            return
+        now = self._node.clock()
+        row = StatusTold(number=number, partner=sender, version=version, status=str(status), mail=0, at=now)
         tx.statuses.put_told(row)
         if line is None:
             # We stand by a word of which we know nothing, until a person looks: then it is said again, or taken back.
-            self._adopt(tx, Assertion(self._node.agency, number, version, status, self._node.clock()))
-        elif line.assertion.version > version:
+            self._adopt(tx, Line(Assertion(self._node.agency, number, version, status, now), "", Subject(())))
+        elif line.assertion.version < version:
+            # Of what we said and what we know the lower counts here, so that no search stands still meanwhile. A
+            # partner that lies about it reaches no more than that.
+            lower = min(status, line.assertion.status, key=RANK.__getitem__)
+            self._adopt(tx, replace(line, assertion=replace(line.assertion, version=version, status=lower)))
+        else:
             plan = next((one for one in self.plans(tx, line) if one.partner == sender), None)
             if plan is not None and plan.goes(line.assertion):
                 self._send(tx, line, plan)
-        elif line.assertion.version < version:
-            self._adopt(tx, replace(line.assertion, version=version, status=status), line)
 
-    def _adopt(self, tx: Transaction, assertion: Assertion, line: Line | None = None) -> None:
-        subject = line.subject if line is not None else None
-        lines.put(self._node, tx, Line(assertion, line.contact if line else "", subject or Subject(())))
+    def _adopt(self, tx: Transaction, line: Line) -> None:
+        lines.put(self._node, tx, line)
         detail = "partners hold an assertion of ours that the backup does not know as they do"
-        raise_alarm(tx, self._node, AlarmKind.STATUS_LOST, assertion.id, detail)
-
-
-def told_of(node: Node, tx: Transaction, row: StatusLine) -> list[StatusTold]:
-    """Who was told of an assertion of ours."""
-    return tx.statuses.told(row.number) if row.agency == node.agency else []
+        raise_alarm(tx, self._node, AlarmKind.STATUS_LOST, line.id, detail)
 
 
 def resumed_body(number: str, version: int) -> tuple[str, dict[str, object]]:
