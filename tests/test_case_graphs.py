@@ -21,6 +21,7 @@ from case_strategies import case_records, full_case
 from gateway.adapters import jsonld, stixcasein
 from gateway.adapters.cases import SNIFF_BYTES, CaseOptions, read_cases, sniff_cases, write_cases
 from gateway.adapters.stixcaseout import CASE_EXTENSION
+from gateway.adapters.stixwords import EXTENSION
 from gateway.adapters.ucocaseout import VOCABULARY
 from gateway.caserecord import (
     CaseRecord,
@@ -295,6 +296,28 @@ def test_an_individual_who_is_not_said_to_be_a_victim_is_dropped() -> None:
     found, report = read("stix", stix(person, sdo("grouping", 1, object_refs=[person["id"]])))
     assert (found[0].victims, found[0].persons) == ((), ())
     assert report.dropped_fields == {"identity: name": 1, "identity": 1}
+
+
+def test_an_indicator_that_a_gateway_serves_is_the_entry_that_it_names() -> None:
+    listed: dict[str, object] = {"extension_type": "property-extension", "set": "XA-NCVI/found"}
+    served = sdo("indicator", 2, **PATTERN, extensions={EXTENSION: {**listed, "entry": "0001-00000000002a"}})
+    other = sdo("indicator", 3, **PATTERN, extensions={EXTENSION: {**listed, "entry": "42"}})
+    refs = [served["id"], other["id"]]
+    found, report = read("stix", stix(served, other, sdo("grouping", 1, object_refs=refs)))
+    assert found[0].entries == (EntryReference("XA-NCVI/found", (1 << 48) + 42),)
+    assert report.dropped_fields == {"indicator: no digests that can be carried": 1}
+
+
+def test_a_marking_that_is_no_tlp_marking_is_counted_and_states_nothing() -> None:
+    found, report = read("stix", stix(sdo("grouping", 1, object_marking_refs=["marking-definition--1"])))
+    assert found[0].handling is None
+    assert report.dropped_fields == {"object_marking_refs: no TLP 2.0 marking": 1}
+
+
+@pytest.mark.parametrize("form", GRAPHS)
+def test_two_versions_of_one_case_do_not_go_into_one_file(form: str) -> None:
+    with pytest.raises(MalformedError):
+        written(form, FULL, replace(FULL, version=4))
 
 
 def test_an_incident_that_a_report_names_is_no_case_of_its_own() -> None:

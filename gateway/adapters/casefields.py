@@ -21,7 +21,8 @@ from collections.abc import Iterable
 
 from gateway.adapters.fields import DIGEST_READERS, UNUSABLE_DIGESTS
 from gateway.adapters.rows import drop_named, refusal
-from gateway.caserecord import MAX_NOTE_CHARS, EntryReference
+from gateway.caserecord import MAX_NOTE_CHARS, CaseRecord, EntryReference
+from gateway.errors import MalformedError
 from gateway.model import CRYPTOGRAPHIC, MAX_TEXT_CHARS, AdapterReport
 
 LEFT_OUT = "[left out]"
@@ -92,6 +93,24 @@ def entry_of(stated: Iterable[tuple[str, str]], field: str, report: AdapterRepor
             if digests.setdefault(algorithm, digest) != digest:
                 raise refusal(field, f"has two values of {algorithm}: it speaks of more than one file")
     return EntryReference(digests=tuple(sorted(digests.items()))) if digests else None
+
+
+class Once:
+    """The cases of a file in which each stands once, since its objects have one id each."""
+
+    def __init__(self) -> None:
+        self._known: set[tuple[str, str]] = set()
+
+    def add(self, record: CaseRecord) -> None:
+        """Add a case.
+
+        Raises:
+            MalformedError: another version of it stands there already.
+        """
+        key = record.originator, record.reference
+        if key in self._known:
+            raise MalformedError("a case stands there twice", remedy="write each version into a file of its own")
+        self._known.add(key)
 
 
 def usable(entry: EntryReference, report: AdapterReport) -> EntryReference | None:

@@ -18,7 +18,8 @@ case record with that id as its reference, summary "Two houses" and a place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import BinaryIO
@@ -44,9 +45,10 @@ from gateway.caserecord import (
     Victim,
 )
 from gateway.errors import MalformedError, TooLargeError
-from gateway.model import JURISDICTION, AdapterReport, HandlingCode
+from gateway.model import JURISDICTION, SET_NAME, AdapterReport, HandlingCode
 
 MAX_OBJECTS = 200_000  # kept at once: some two hundred megabytes; a bundle of more is given in parts
+_ENTRY = re.compile(r"[0-9a-f]{4}-[0-9a-f]{12}")
 CONTAINERS = ("grouping", "report", "incident")
 _ALWAYS = frozenset({"type", "id", "spec_version", "created", "modified", "created_by_ref", "revoked", "extensions"})
 # What is looked at, by type. An individual's name is not.
@@ -234,15 +236,18 @@ def _head(one: Members, report: AdapterReport, options: CaseOptions) -> CaseReco
         version=version_at(updated),
         opened=opened,
         updated=updated,
-        handling=_handling(one),
+        handling=_handling(one, report),
         evaluation=_evaluation(one),
         summary=plain_text(told, "description", report),
     )
 
 
-def _handling(one: Members) -> HandlingCode | None:
+def _handling(one: Members, report: AdapterReport) -> HandlingCode | None:
     refs = _texts(one, "object_marking_refs")
-    return max((HANDLING_BY_MARKING[ref] for ref in refs if ref in HANDLING_BY_MARKING), default=None)
+    codes = [HANDLING_BY_MARKING[ref] for ref in refs if ref in HANDLING_BY_MARKING]
+    if others := len(refs) - len(codes):
+        report.drop("object_marking_refs: no TLP 2.0 marking", others)
+    return max(codes, default=None)
 
 
 def _evaluation(one: Members) -> str:
@@ -337,16 +342,31 @@ def _foreign_place(one: Members, report: AdapterReport) -> Place:
 
 
 def _foreign_entry(one: Members, report: AdapterReport) -> EntryReference | None:
+    set_name, number = _listed_as(one)
     try:
         digests = stix.draft(one, report).digests
     except MalformedError:
-        # It speaks of something else than digests, or of damaged ones: not a case's entry, and counted.
-        report.drop(f"{one['type']}: no digests that can be carried")
-        return None
+        # It speaks of something else than digests, of damaged ones, or of none that we may see. Where it does not name
+        # an entry either, it is no case's entry, and is counted.
+        digests = {}
+        if not set_name:
+            report.drop(f"{one['type']}: no digests that can be carried")
+            return None
     for name in digests.keys() - set(CASE_DIGESTS):
         report.drop(f"{one['type']}: {name}")
     kept = sorted((name, value) for name, value in digests.items() if name in CASE_DIGESTS)
-    return EntryReference(digests=tuple(kept)) if kept else None
+    return EntryReference(set_name, number, tuple(kept)) if kept or set_name else None
+
+
+def _listed_as(one: Members) -> tuple[str, int]:
+    """The set and the entry id of an indicator that a gateway serves (`stixout`); "" and 0 for any other."""
+    extensions = one["extensions"]
+    listed = extensions.get(EXTENSION, {}) if isinstance(extensions, dict) else {}
+    found = (listed.get("set"), listed.get("entry")) if isinstance(listed, dict) else (None, None)
+    set_name, entry = (text if isinstance(text, str) else "" for text in found)
+    if one["type"] == "indicator" and SET_NAME.fullmatch(set_name) and _ENTRY.fullmatch(entry):
+        return set_name, int(entry.replace("-", ""), 16)
+    return "", 0
 
 
 # Values
@@ -374,7 +394,7 @@ def _text(one: Members, name: str) -> str:
     return found
 
 
-def _texts(one: Members, name: str) -> Iterable[str]:
+def _texts(one: Members, name: str) -> list[str]:
     found = one.get(name, [])
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise refusal(name, "is not a list of texts")

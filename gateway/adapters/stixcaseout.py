@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from gateway.adapters.casefields import usable
+from gateway.adapters.casefields import Once, usable
 from gateway.adapters.casemembers import head_members, members_of
 from gateway.adapters.stixwords import (
     DEFINED,
@@ -51,8 +51,10 @@ def write(cases: Iterable[CaseRecord], report: AdapterReport) -> Iterator[bytes]
     written: set[str] = set()
     named = hashlib.sha256()
     yield b'{"type":"bundle","objects":['
+    once = Once()
     for record in cases:
         report.read += 1
+        once.add(record)
         for one in objects_of(record, report):
             name = str(one["id"])
             if name in written and one["type"] in _SHARED:

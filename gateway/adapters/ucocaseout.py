@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
-from gateway.adapters.casefields import usable
+from gateway.adapters.casefields import Once, usable
 from gateway.adapters.casemembers import head_members, members_of
 from gateway.adapters.caseout import CONTEXT, METHODS, iri, marking, marking_id
 from gateway.caserecord import CaseRecord, EntryReference, TimeFrame
@@ -39,8 +39,10 @@ def write(cases: Iterable[CaseRecord], report: AdapterReport) -> Iterator[bytes]
     shared: set[str] = set()
     separator = b"\n"
     yield b'{"@context":' + _json(CASE_CONTEXT) + b',"@graph":['
+    once = Once()
     for record in cases:
         report.read += 1
+        once.add(record)
         for one in _shared(record):
             if one["@id"] not in shared:
                 shared.add(str(one["@id"]))
