@@ -48,12 +48,13 @@ from gateway.errors import (
     MalformedError,
     VerificationError,
 )
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, largevalues
 from gateway.home import found, open_home
 from gateway.keyadmin import approvals, bootstrap_administrator, export_card, own_card
 from gateway.keylife import KeyPurpose
 from gateway.keystore import Keystore, PersonalKey, create_offline, open_offline
 from gateway.logcheck import verify_own_log
+from gateway.model import EntryDraft
 from gateway.node import Node, own_log
 from gateway.store.tables import BlockPart, BlockRow
 from gateway.sync import PartnerSync
@@ -169,6 +170,23 @@ def keystore_opened(box: bytes) -> tuple[object, bytes]:
     from gateway.keystore import _BACKUP_LABEL, _opened
 
     return _opened(box, PASSPHRASE, _BACKUP_LABEL)
+
+
+def test_large_fingerprints_come_back_and_open(tmp_path: Path, clock: FakeClock) -> None:
+    node = founded(tmp_path / "xa", clock)
+    raw = bytes(range(256)) * 4_000
+    digest = largevalues.keep(node, f"{XA}/found", raw)
+    entry = EntryDraft({"tmk_pdqf": digest}, source_ref="video")
+    Exchange(node).ledger.import_entries(f"{XA}/found", [entry], actor="tester", form="test")
+    backup.create(node, tmp_path / "xa.age", [OFFLINE.public])
+    assert raw[:64] not in payload(tmp_path / "xa.age"), "sealed once more inside"
+    backup.restore(opened(tmp_path / "xa.age"), tmp_path / "again", clock=clock)
+    again = open_home(tmp_path / "again", PASSPHRASE, clock=clock, random=SeededRandom("again"), restored=True)
+    with again.store.reading() as tx:
+        found_again = largevalues.find(again, tx, tx.sets.get(f"{XA}/found").id or 0, digest)
+        assert found_again is not None
+        pieces = [largevalues.piece(again, tx, found_again, at) for at in range(found_again.pieces)]
+    assert b"".join(pieces) == raw
 
 
 def test_what_is_true_for_minutes_only_is_left_out(node: Node, file: Path) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from factory import FakeClock, SeededRandom, befriend, events, loopback, make_node, make_set, reopened, serving
 from gateway import audit
 from gateway.adapters.ncmec import Member
+from gateway.adapters.outward import WRITERS
 from gateway.approvals import Arguments
 from gateway.audit import EventKind
 from gateway.callers import Callers, Scope
@@ -26,6 +27,7 @@ from gateway.crypto.keys import SigningKey
 from gateway.errors import AuditBrokenError, DeniedError, MalformedError, TooLargeError
 from gateway.exchange import Exchange, largevalues
 from gateway.exchange.erasing import erase
+from gateway.exchange.exporting import Order, Places
 from gateway.exchange.holding import lift_hold, set_hold
 from gateway.exchange.labels import SetDefaults
 from gateway.exchange.lookup import parse_entry
@@ -34,6 +36,7 @@ from gateway.keystore import PersonalKey
 from gateway.model import EntryDraft, HandlingCode
 from gateway.node import own_log
 from gateway.sourcing import Sourcing, follow
+from partner_simulator import Network, held_entries
 
 NAMESPACE = "{https://hashsharing.ncmec.org/hashsharing/v2}"
 ONE, TWO = (PersonalKey(name, SigningKey.generate(SeededRandom(name))) for name in ("one", "two"))
@@ -355,6 +358,39 @@ def test_it_is_there_after_a_restart(xa: Exchange) -> None:
         found = largevalues.find(node, tx, 1, hashlib.sha256(value(1)).digest())
         assert found is not None
         assert largevalues.piece(node, tx, found, 2) == value(1)[2 * largevalues.PIECE_BYTES :]
+
+
+# Beside everything else
+
+
+@pytest.mark.parametrize("form", sorted(WRITERS))
+def test_files_for_partners_are_written_of_entries_that_have_one(xa: Exchange, tmp_path: Path, form: str) -> None:
+    have(xa, video(1, 1), EntryDraft({"tmk_pdqf": hashlib.sha256(value(1)).digest()}, source_ref="alone"))
+    places = Places(tmp_path / "out", tmp_path / "out.note.json", tmp_path / "manifest")
+    done = xa.exporting.export(Order(SET, "XB-NCVI", form, sealed=True), places)
+    assert done.entries >= 1
+    places = Places(tmp_path / "plain", tmp_path / "plain.note.json", tmp_path / "plain.manifest")
+    xa.exporting.export(Order(SET, "XB-NCVI", form), places)
+    assert value(1)[:32] not in (tmp_path / "plain").read_bytes()
+
+
+async def test_partners_get_its_sha256_over_the_sealed_exchange_and_both_ends_agree(tmp_path: Path) -> None:
+    clock, network = FakeClock(), Network()
+    nodes = [make_node(tmp_path, agency, clock=clock) for agency in ("XA-NCVI", "XB-NCVI")]
+    befriend(*nodes)
+    xa, xb = map(network.join, nodes)
+    have(xa, video(1, 1), video(2))
+    [report] = await network.sync("XB-NCVI", "XA-NCVI").pull()
+    assert report.equality == "equal"
+    digest = hashlib.sha256(value(1)).digest()
+    assert [entry.get("tmk_pdqf") for entry in held_entries(xb, SET).values()].count(digest) == 1
+    assert rows(xb) == (0, 0, 0), "the value does not travel"
+    put(xa, video(1, 1, category="icse:2"))
+    xa.compacting.compact(SET)
+    assert rows(xa) == (1, 3, 1)
+    [report] = await network.sync("XB-NCVI", "XA-NCVI").pull()
+    assert report.equality == "equal"
+    assert [hit.set_name for hit in xb.lookup.find([md5(1).hex()], actor="tester")] == [SET]
 
 
 # Following a server that has them
