@@ -127,4 +127,10 @@ def test_what_partners_say_of_entries_is_listed(fleet: tuple[Fleet, Installed, I
         "note": "",
     }
     assert why in gateway(xa, "opinion", "list").stdout
+    # Our own people give the same entry a large fingerprint.
+    (xa.home.parent / "video.tmk").write_bytes(b"a fingerprint of a made-up video")
+    give = ("set", "fingerprint", "found", "0001-000000000001", str(xa.home.parent / "video.tmk"))
+    assert json_of(xa, *give) == {"set": "XA-NCVI/found", "entry": "0001-000000000001", "changed": True}
+    assert gateway(xa, *give).stdout == "Entry 0001-000000000001 of XA-NCVI/found had it already.\n"
+    gateway(xa, *give[:3], "0001-000000000009", give[4], exit_code=7)
     gateway(xa, "opinion", "list", "--set", "XA-NCVI/absent", exit_code=7)

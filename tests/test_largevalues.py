@@ -24,12 +24,13 @@ from gateway.audit import EventKind
 from gateway.callers import Callers, Scope
 from gateway.client import HashSharingLink
 from gateway.crypto.keys import SigningKey
-from gateway.errors import AuditBrokenError, DeniedError, MalformedError, TooLargeError
+from gateway.errors import AuditBrokenError, DeniedError, MalformedError, NotFoundError, TooLargeError
 from gateway.exchange import Exchange, largevalues
+from gateway.exchange.changes import Sums
 from gateway.exchange.erasing import erase
 from gateway.exchange.exporting import Order, Places
 from gateway.exchange.holding import lift_hold, set_hold
-from gateway.exchange.labels import SetDefaults
+from gateway.exchange.labels import SetDefaults, digest_key
 from gateway.exchange.lookup import parse_entry
 from gateway.keyadmin import approvals, bootstrap_administrator
 from gateway.keystore import PersonalKey
@@ -391,6 +392,56 @@ async def test_partners_get_its_sha256_over_the_sealed_exchange_and_both_ends_ag
     [report] = await network.sync("XB-NCVI", "XA-NCVI").pull()
     assert report.equality == "equal"
     assert [hit.set_name for hit in xb.lookup.find([md5(1).hex()], actor="tester")] == [SET]
+
+
+# Given by our own people
+
+
+def test_an_entry_that_is_listed_is_given_one(xa: Exchange) -> None:
+    have(xa, video(1, category="icse:2"), video(2), values=())
+    entry = entry_of(xa, 1)
+
+    def give(raw: bytes) -> bool:
+        return xa.attaching.attach(SET, entry, raw, actor="tester")
+
+    before = held_entries(xa, SET)
+    assert give(value(1))
+    after = held_entries(xa, SET)
+    digest = hashlib.sha256(value(1)).digest()
+    groups = {"groups": after[entry]["groups"], "version": 2}
+    assert after[entry] == before[entry] | {"tmk_pdqf": digest} | groups
+    assert (set(after), rows(xa)) == (set(before), (1, 3, 1))
+    assert not give(value(1))
+    assert give(value(2))
+    assert rows(xa) == (1, 3, 1)
+    assert [event.details["format"] for event in events(xa.node, EventKind.ENTRIES_IMPORTED)][1:] == ["tmk_pdqf"] * 2
+    verify_log(xa)
+    # The sums are those of the content, and the list that it came from changes it like any other.
+    with xa.node.store.reading() as tx:
+        hash_set = tx.sets.get(SET)
+        sums = Sums(tx, hash_set.id or 0, digest_key(xa.node, hash_set)).by_label()
+    assert sum(found.count for (_, part), found in sums.items() if part == 1) == 2
+    assert sum(found.count for (_, part), found in sums.items() if part == 3) == 1
+    put(xa, video(1, category="icse:2"))
+    assert rows(xa) == (0, 0, 0)
+    with xa.node.store.reading() as tx:
+        sums = Sums(tx, hash_set.id or 0, digest_key(xa.node, hash_set)).by_label()
+    assert not any(found.count for (_, part), found in sums.items() if part == 3)
+
+
+def test_an_entry_that_is_not_there_or_must_not_come_again_is_given_none(xa: Exchange) -> None:
+    have(xa, video(1, 1), video(2))
+    one, two = entry_of(xa, 1), entry_of(xa, 2)
+    xa.ledger.withdraw(SET, [one], actor="tester", reason="wrong")
+    for entry, raw, error in (
+        (one, value(3), NotFoundError),
+        (two, value(1), DeniedError),
+        (9, value(3), NotFoundError),
+    ):
+        with pytest.raises(error):
+            xa.attaching.attach(SET, entry, raw, actor="tester")
+    assert rows(xa)[2] == 0
+    assert len(held_entries(xa, SET)) == 1
 
 
 # Following a server that has them

@@ -15,7 +15,7 @@ from gateway.cli.people import read_file
 from gateway.cli.shell import Shell, amount, bold, command, plain, when
 from gateway.columns.rows import EXISTENCE
 from gateway.errors import ConfigError, DeniedError, MalformedError, NotFoundError
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, largevalues
 from gateway.exchange.holding import Named, naming
 from gateway.exchange.labels import SetDefaults, stored_label
 from gateway.exchange.lookup import MAX_LOOK_UP, Whereabouts, parse_entry
@@ -142,6 +142,23 @@ def set_withdraw(
         f"Withdrawn from {bold(full)}: {count:,} of {amount(len(numbers), 'entry', 'entries')}. "
         "Partners are told at their next sync.",
     )
+
+
+@command(set_app, "fingerprint")
+def set_fingerprint(
+    shell: Shell,
+    *,
+    name: SetName,
+    entry: Annotated[str, typer.Argument(help="The entry, as `look-up` shows it.")],
+    file: Annotated[Path, typer.Argument(help="The file with its TMK+PDQF fingerprint, at most 16 MiB.")],
+) -> None:
+    """Give an entry of our own set the large fingerprint of its video. It is kept sealed; the file is left alone."""
+    raw = read_file(file, largevalues.MAX_LARGE_BYTES)
+    with shell.node() as node:
+        full = full_name(node, name)
+        changed = Exchange(node).attaching.attach(full, parse_entry(entry), raw, actor=node.agency)
+    word = "has it now" if changed else "had it already"
+    shell.show({"set": full, "entry": entry, "changed": changed}, f"Entry {plain(entry)} of {bold(full)} {word}.")
 
 
 @command(set_app, "evidence")

@@ -50,6 +50,7 @@ from gateway.exchange.admission import Admission
 from gateway.exchange.answering import Answering
 from gateway.exchange.applying import Applied, Mirrors
 from gateway.exchange.asking import Asked, Asking
+from gateway.exchange.attaching import Attaching
 from gateway.exchange.collections import Collections
 from gateway.exchange.compacting import Compacting
 from gateway.exchange.comparing import Answers, Comparing, Comparison, check_cursor
@@ -120,6 +121,7 @@ class Exchange:
         self.never_again = NeverAgain(node)
         self.known_good = KnownGood(node)
         self.ledger = Ledger(node, self.shelf, self.never_again, self.known_good)
+        self.attaching = Attaching(node, self.shelf, self.never_again)
         self.admission = Admission(node)
         self.windows = Windows(node, self.shelf, self.admission)
         self.surface_values = SurfaceValues(node, self.windows, self.admission)
