@@ -25,10 +25,12 @@ from gateway.errors import DeniedError, MalformedError, NotFoundError
 from gateway.exchange import Exchange
 from gateway.exchange import opinions as deeds
 from gateway.exchange.erasing import erase
+from gateway.exchange.windows import Opinion
 from gateway.interchange import MAIL_TYPE, MailMessage, dump_mail
 from gateway.keyadmin import approvals, bootstrap_administrator
 from gateway.keystore import PersonalKey
 from gateway.mailbox import MAX_BODY_BYTES
+from gateway.model import EntryDraft
 from gateway.opinions import MAX_ENTRIES, REASONS, Counted, Saying, Verdict, Word, parties
 from gateway.store.tables import OpinionRow
 from partner_simulator import Network, Rogue, held_entries, refused
@@ -297,6 +299,19 @@ def test_a_hub_says_how_many_confirm_and_dispute_and_not_who(network: Network) -
     meet(network, (XA, XC), (XB, XA))
     assert counts(network.members[XB])[first] == (0, 0)
     assert counts(network.members[XC]) == {}  # it never asked
+
+
+def test_what_a_stock_client_says_is_counted_too(network: Network) -> None:
+    xa, md5 = network.members[XA], hashlib.md5(b"made-up").digest()
+    xa.ledger.import_entries(SET, [EntryDraft({"md5": md5})], actor="tester", form="test")
+    first = entries(network)[-1]
+    network.members[XB].opinions.ask(SET)
+    meet(network, (XA, XB), (XB, XA))
+    with xa.node.store.reading() as tx:
+        set_id = tx.sets.get(SET).id or 0
+    xa.windows.take_opinion(XC, "hashsharing", (set_id, first), "md5", Opinion("negative", ("a reason",)))
+    meet(network, (XB, XA))
+    assert counts(network.members[XB]) == {first: (0, 1)}
 
 
 def counts(exchange: Exchange) -> dict[int, tuple[int, int]]:

@@ -604,6 +604,12 @@ def test_quality_and_categories_on_the_command_line(tmp_path: Path, monkeypatch:
     shown = gateway("quality", "found", entry)
     assert f"{entry}  undisputed by 1: fewer agencies" in shown
     assert "behind it: XA-NCVI; against it: nobody" in shown
+    gateway("quality", "found", "--csv", "standing.csv")
+    head, first, *rest = Path("standing.csv").read_text().splitlines()
+    assert head == "entry,version,actionable,obstacles,behind,disputing,category,our_category,relation"
+    assert first.startswith("0001-000000000001,1,no,few_agencies,1,0,unspecified:0,unspecified:0,exact")
+    assert len(rest) == 2
+    assert "cannot be written" in gateway("quality", "found", "--csv", "standing.csv", exit_code=9)
     alice = ("--admin", "alice", "--admin-passphrase-file", "alice.pass")
     Path("table.toml").write_text(TABLE)
     assert "There is no table." in gateway("category", "list")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +12,9 @@ import typer
 
 from gateway.categories import MAX_TABLE_BYTES, Mapped
 from gateway.cli.people import Admin, AdminPassphrase, KeyFile, guarded, read_file
-from gateway.cli.sets import full_name
+from gateway.cli.sets import full_name, in_our_scheme
 from gateway.cli.shell import Shell, bold, command, plain
-from gateway.errors import MalformedError
+from gateway.errors import ConfigError, MalformedError
 from gateway.exchange import Exchange
 from gateway.exchange.categories import activate
 from gateway.exchange.labels import stored_label
@@ -35,6 +37,17 @@ TABLE_COLUMNS = {
     "source": "source",
     "reviewed_by": "reviewed by",
 }
+SHEET_COLUMNS = (
+    "entry",
+    "version",
+    "actionable",
+    "obstacles",
+    "behind",
+    "disputing",
+    "category",
+    "our_category",
+    "relation",
+)
 CODE_COLUMNS = {"category": "category", "ours": "ours", "relation": "ours is", "table": "table", "sets": "in sets"}
 
 
@@ -47,20 +60,25 @@ def quality(
     obstacle: Annotated[
         Obstacle | None, typer.Option("--because", help="List the entries that may not be acted on for this reason.")
     ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--csv", help="A new CSV file with every entry, and whether it may be acted on.")
+    ] = None,
 ) -> None:
     """How the entries of a set stand: on how many a program may act by itself, and what speaks against the others."""
     with shell.node() as node:
         exchange, full = Exchange(node), full_name(node, name)
         rule, tally, listed = node.policy.use, Tally(), []
-        with exchange.shelf.reading(node.store) as tx:
+        with _written(sheet) as write, exchange.shelf.reading(node.store) as tx:
             set_id = tx.sets.get(full).id or 0
             if entries:
                 asked = sorted({parse_entry(one) for one in entries})
                 listed = list(exchange.quality.standing_of(tx, set_id, asked).values())
                 tally.count(listed)
+                write(listed)
             else:
                 for some in exchange.quality.every(tx, set_id):
                     tally.count(some)
+                    write(some)
                     listed += [one for one in some if obstacle is not None and obstacle in one.obstacles]
                     del listed[MAX_LISTED:]
     value = {
@@ -80,6 +98,34 @@ def quality(
         *(line for one in listed[:MAX_SHOWN] for line in _standing_lines(one)),
         *([f"  and {len(listed) - MAX_SHOWN:,} more; --json names them"] if len(listed) > MAX_SHOWN else []),
     )
+
+
+@contextmanager
+def _written(path: Path | None) -> Iterator[Callable[[Sequence[Standing]], None]]:
+    """What writes standings into a new CSV file. An entry's id is its `source_ref` in a file of `set export`."""
+    if path is None:
+        yield lambda _standings: None
+        return
+    try:
+        sink = path.open("x", encoding="utf-8", newline="")
+    except OSError as error:
+        raise ConfigError(f"the file cannot be written: {error.strerror}", remedy="name a new file") from error
+    with sink:
+        writer = csv.writer(sink)
+        writer.writerow(SHEET_COLUMNS)
+
+        def write(standings: Sequence[Standing]) -> None:
+            for one in standings:
+                value = _standing_value(one)
+                words = {
+                    "actionable": "yes" if one.actionable else "no",
+                    "obstacles": " ".join(map(str, one.obstacles)),
+                    "behind": len(one.behind),
+                    "disputing": max(len(one.disputing), one.hub[1]),
+                }
+                writer.writerow([{**value, **words}[name] for name in SHEET_COLUMNS])
+
+        yield write
 
 
 @command(category_app, "import")
@@ -142,10 +188,11 @@ def category_map(
 
 
 def _code_value(category: str, mapped: Mapped | None, sets: list[str]) -> dict[str, object]:
+    ours = in_our_scheme(mapped)
     return {
         "category": category,
-        "ours": mapped.category if mapped else "",
-        "relation": str(mapped.relation) if mapped else "unmapped",
+        "ours": ours["our_category"],
+        "relation": ours["relation"],
         "table": mapped.table if mapped else "",
         "sets": sets,
     }
@@ -167,7 +214,6 @@ def _rule_value(rule: UseRule) -> dict[str, object]:
 
 
 def _standing_value(one: Standing) -> dict[str, object]:
-    mapped = _code_value(one.category, one.mapped, [])
     return {
         "entry": format_entry(one.entry_id),
         "version": one.version,
@@ -179,8 +225,7 @@ def _standing_value(one: Standing) -> dict[str, object]:
         "hub_confirmed": one.hub[0],
         "hub_disputed": one.hub[1],
         "category": one.category,
-        "our_category": mapped["ours"],
-        "relation": mapped["relation"],
+        **in_our_scheme(one.mapped),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.categories import Mapped
 from gateway.cli import erasing, exporting
 from gateway.cli.people import read_file
 from gateway.cli.shell import Shell, amount, bold, command, plain, when
@@ -93,13 +94,14 @@ def set_show(shell: Shell, name: SetName) -> None:
     """Show a set: its labels, and which partners are known to hold it."""
     with shell.node() as node, node.store.reading() as tx:
         row = tx.sets.get(full_name(node, name))
-        counts = _counts(tx, row)
+        counts, categories = _counts(tx, row), Exchange(node).quality.categories
         labels: list[dict[str, object]] = [
             {
                 "number": one.number,
                 "entries": counts.get(one.number, 0),
                 "duties": one.obligations.split(),
                 **stored_label(one).to_json(),
+                **(in_our_scheme(categories.mapped(tx, stored_label(one).category)) if row.hub else {}),
             }
             for one in tx.sets.labels(_id(row))
         ]
@@ -379,11 +381,20 @@ def _id(row: HashSet) -> int:
     return row.id
 
 
+def in_our_scheme(mapped: Mapped | None) -> dict[str, object]:
+    """What another scheme's category is in ours, beside it and never in its place."""
+    return {
+        "our_category": mapped.category if mapped else "",
+        "relation": str(mapped.relation) if mapped else "unmapped",
+    }
+
+
 def _label_words(label: dict[str, object]) -> str:
     names = ("originator", "handling", "category", "victim_status", "evaluation")
     words = [text_member(label, name) for name in names]
     lists = [label[name] for name in ("restrictions", "duties")]
-    return ", ".join([*words, *(word for one in lists if isinstance(one, list) for word in one)])
+    ours = f"in our scheme: {label['our_category'] or 'none'} ({label['relation']})" if "relation" in label else ""
+    return ", ".join([*words, *(word for one in lists if isinstance(one, list) for word in one), *filter(None, [ours])])
 
 
 def read_digests(path: Path) -> list[str]:

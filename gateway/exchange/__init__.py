@@ -151,6 +151,7 @@ class Exchange:
             self.known_good,
         )
         self.opinions = Opinions(node, self.shelf, self.mailbox)
+        self.windows.on_opinion(self.opinions.client_spoke)
         self.quality = Quality(node, self.shelf, self.known_good)
         self.lookup = Lookup(node, self.shelf)
         self.compacting = Compacting(node, self.shelf)

@@ -293,6 +293,11 @@ class Opinions:
 
     # What a hub counts
 
+    def client_spoke(self, tx: Transaction, set_id: int, entry_id: int) -> None:
+        """A partner's stock client has said something of an entry of ours: those who asked are told."""
+        places = located(tx, self._shelf, set_id, [entry_id])
+        self._tell_counts(tx, tx.sets.by_id(set_id), places)
+
     def _tell_counts(self, tx: Transaction, hash_set: HashSet, places: Mapping[int, Place], only: str = "") -> None:
         """Queue what is thought of these entries for those who asked, and follow the set from here."""
         set_id = _id(hash_set)

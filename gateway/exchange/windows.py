@@ -167,6 +167,11 @@ class Windows:
         self._admission = admission
         self._times: dict[int, _Times] = {}
         self._kept: OrderedDict[tuple[int, int | str], Rows] = OrderedDict()
+        self._opinion_came: Callable[[Transaction, int, int], None] = lambda _tx, _set_id, _entry_id: None
+
+    def on_opinion(self, hears: Callable[[Transaction, int, int], None]) -> None:
+        """Opinions are also told to `hears` (set, entry), within the transaction in which they are taken."""
+        self._opinion_came = hears
 
     # What doors ask
 
@@ -259,6 +264,7 @@ class Windows:
             }
             name, kind = seen.hash_set.name, EventKind.OPINION_RECEIVED
             tx.log.append([self._node.event(kind, actor=partner, subject=name, details=details)])
+            self._opinion_came(tx, set_id, entry_id)
 
     # The page
 
