@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from factory import FakeClock, befriend, drafts, make_node, make_set, sha256
+from gateway.cli import app
+from gateway.cli.shell import Shell
 from gateway.errors import VerificationError
 from gateway.exchange import Exchange
 from gateway.exchange.exporting import Order, Places
+from gateway.exchange.lookup import parse_entry
 from gateway.exchange.wentout import EXPORTS, Holding, WentOut
 from gateway.exportmanifest import verify_logged
 from gateway.model import EntryDraft, HandlingCode
+from gateway.node import Node
 
 SET, XB, XC = "XA-NCVI/found", "XB-NCVI", "XC-NCVI"
 
@@ -145,3 +152,40 @@ def test_why_an_entry_went_speaks_of_files(desk: Desk) -> None:
     [story] = desk.xa.storyteller.explain("ref-2", XC, set_name=SET)
     assert story.sentence.endswith(f"It is in a file for it (leaf {story.files[0].leaf}).")
     assert json.dumps([one.manifest for one in story.files]) == '["third.manifest"]'
+
+
+def test_who_has_a_file_with_any_of_several_entries_is_named_once_before_they_go(desk: Desk) -> None:
+    desk.export("first")
+    desk.take(*drafts(1, first=1, category="icse:2"), *drafts(1, first=10))
+    desk.export("second", XC)
+    hits = [desk.xa.lookup.find([sha256(f"made-up {number}").hex()], actor="tester")[0] for number in (0, 1, 10)]
+    entries = [parse_entry(hit.entry) for hit in hits]
+    told = [(one.partner, one.holding) for one in desk.xa.lookup.files(SET, entries)]
+    assert told == [(XB, Holding.HOLDS), (XC, Holding.HOLDS)]
+    assert [one.partner for one in desk.xa.lookup.files(SET, entries[2:])] == [XC]
+    assert [one.holding for one in desk.xa.lookup.files(SET, entries[1:2])] == [Holding.EARLIER, Holding.HOLDS]
+
+
+def test_a_withdrawal_names_the_partners_that_have_a_file(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.export("first")
+    entry = desk.xa.lookup.find([sha256("made-up 1").hex()], actor="tester")[0].entry
+
+    @contextmanager
+    def node(_shell: Shell) -> Iterator[Node]:
+        yield desk.xa.node
+
+    monkeypatch.setattr(Shell, "node", node)
+    place = CliRunner().invoke(app, ["where", entry, "--set", "found"], prog_name="gateway")
+    assert "XB-NCVI  has it in a file: gateway_csv, " in place.stdout
+    said = CliRunner().invoke(
+        app, ["set", "withdraw", "found", entry, "--reason", "wrong", "--json"], prog_name="gateway"
+    )
+    assert said.exit_code == 0, said.stderr
+    [file] = json.loads(said.stdout)["files"]
+    assert (file["partner"], file["holding"], file["manifest"]) == (XB, "holds", "first.manifest")
+
+
+def test_where_a_form_left_entries_of_a_label_out_nothing_is_sure(desk: Desk) -> None:
+    desk.take(EntryDraft({"pdq": sha256("other")}))  # of which policy shows no digest over this surface
+    desk.export("some")
+    assert desk.told(1) == [("some", Holding.PERHAPS)]

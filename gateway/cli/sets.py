@@ -138,11 +138,15 @@ def set_withdraw(
     with shell.node() as node:
         full = full_name(node, name)
         told: dict[str, Any] = {"actor": node.agency, "reason": reason, "reference": reference, "within_days": within}
-        count = Exchange(node).ledger.withdraw(full, numbers, **told)
+        exchange = Exchange(node)
+        files = exchange.lookup.files(full, numbers)
+        count = exchange.ledger.withdraw(full, numbers, **told)
     shell.show(
-        {"set": full, "asked": len(numbers), "withdrawn": count},
+        {"set": full, "asked": len(numbers), "withdrawn": count, "files": [file_value(one) for one in files]},
         f"Withdrawn from {bold(full)}: {count:,} of {amount(len(numbers), 'entry', 'entries')}. "
         "Partners are told at their next sync.",
+        *([bold("Nobody follows a file: tell these partners yourself.")] if files else []),
+        *(_file_line(one) for one in files),
     )
 
 
@@ -316,7 +320,7 @@ def _place(found: Whereabouts, named: Iterable[Named]) -> tuple[dict[str, object
             for one in found.holders
         ),
         *([] if holders else nobody),
-        *(f"  {one.partner}  {_FILE_SAYS[one.holding]}: {file_line(one)}" for one in found.files),
+        *map(_file_line, found.files),
         *([f"  duties: {', '.join(found.duties)}"] if found.duties else []),
         *map(_hold_line, holds),
     ]
@@ -335,9 +339,9 @@ def file_value(one: WentOut) -> dict[str, object]:
     return members | {"holding": str(one.holding), "manifest": one.manifest}
 
 
-def file_line(one: WentOut) -> str:
-    """The same for people."""
-    return f"{one.form}{', sealed' if one.sealed else ''}, {when(one.at)}, leaf {one.leaf}"
+def _file_line(one: WentOut) -> str:
+    sealed = ", sealed" if one.sealed else ""
+    return f"  {one.partner}  {_FILE_SAYS[one.holding]}: {one.form}{sealed}, {when(one.at)}, leaf {one.leaf}"
 
 
 def full_name(node: Node, name: str) -> str:

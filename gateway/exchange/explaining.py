@@ -19,7 +19,7 @@ from gateway.exchange.forwarding import narrowed
 from gateway.exchange.labels import stored_label
 from gateway.exchange.lookup import by_algorithm, format_entry, parse_entry
 from gateway.exchange.shelf import BARRED, CHANGES, EXPIRED, REFUSED, Shelf, block_id
-from gateway.exchange.wentout import Holding, WentOut, files_with
+from gateway.exchange.wentout import FilesOut, Holding, WentOut
 from gateway.interchange import View
 from gateway.model import ENTRY_GROUPS, Surface
 from gateway.node import Node
@@ -226,7 +226,7 @@ class Storyteller:
 
     def _files(self, tx: Transaction, hash_set: HashSet, held: Held) -> list[WentOut]:
         own = not hash_set.hub and not hash_set.relays  # others' entries go out in no file
-        return files_with(self._node, tx, hash_set, held) if own else []
+        return FilesOut(self._node, tx).holding(hash_set, held) if own else []
 
     def _barred(self, tx: Transaction, hash_set: HashSet, partner: str) -> str:
         """What else than policy keeps a set from a partner; "" for nothing."""

@@ -20,7 +20,7 @@ from gateway.errors import MalformedError, NotFoundError, OverloadedError
 from gateway.exchange.changes import held_rows
 from gateway.exchange.labels import MAX_DEFAULTS_BYTES, binding_duties, stored_label
 from gateway.exchange.shelf import CHANGES, Shelf, block_id
-from gateway.exchange.wentout import WentOut, files_with
+from gateway.exchange.wentout import FilesOut, WentOut, together
 from gateway.interchange import View
 from gateway.model import CRYPTOGRAPHIC, DIGEST_BYTES, VictimStatus, is_test_set
 from gateway.node import Node
@@ -228,8 +228,17 @@ class Lookup:
                 tuple(holders),
                 hash_set.hub,
                 tuple(label.obligations.split()),
-                () if hash_set.hub else tuple(files_with(self._node, tx, hash_set, one)),
+                () if hash_set.hub else tuple(FilesOut(self._node, tx).holding(hash_set, one)),
             )
+
+    def files(self, set_name: str, entries: Sequence[int]) -> list[WentOut]:
+        """The files that left with any of these entries of a set of ours, each once. Nobody who has one is told."""
+        with self._shelf.reading(self._node.store) as tx:
+            hash_set, out = tx.sets.get(set_name), FilesOut(self._node, tx)
+            ids = Rows.of(len(entries), {"entry_id": sorted(entries)}).ints("entry_id")
+            groups = [] if hash_set.hub else held_rows(tx, self._shelf, hash_set.id or 0, ids)
+            alone = (replace(one, rows=one.rows.slice(at, at + 1)) for one in groups for at in range(one.rows.n))
+            return together(file for held in alone for file in out.holding(hash_set, held))
 
     def _counts(self, hash_set: HashSet) -> bool:
         """What a partner lists in a set of invented data is no answer, unless all data here are invented."""

@@ -13,7 +13,7 @@ folder. Where it lies elsewhere no more can be said than that the file may hold 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -51,42 +51,69 @@ class WentOut:
     manifest: str
 
 
-def files_with(node: Node, tx: Transaction, hash_set: HashSet, held: Held) -> list[WentOut]:
-    """The files that hold an entry of a set of ours, or may hold it, oldest first.
+class FilesOut:
+    """The files that went out, as of one transaction: read once for all entries that are asked about."""
 
-    Args:
-        held: its current row.
-    """
-    digests = {row.number: row.digest.hex() for row in tx.sets.labels(hash_set.id or 0)}
-    seq, before = (int(held.rows.ints(name)[0]) for name in ("seq", "prev_seq"))
-    labels = digests[held.block.label], digests.get(int(held.rows.ints("prev_label")[0]), "")
-    found: list[WentOut] = []
-    manifests: dict[str, Path] | None = None
-    for row in tx.log.of_kinds([EventKind.FILE_EXPORTED]):
-        event = parse_event(row.event_bytes or b"")
-        said = event.details
-        if event.kind is not EventKind.FILE_EXPORTED or said["set"] != hash_set.name:
-            continue
-        until = int_member(said, "seq")
-        if seq > until and not before:
-            continue  # it came into the set later
-        manifests = dict(_manifests(node.settings.folder / EXPORTS)) if manifests is None else manifests
-        place = manifests.get(text_member(said, "manifest_digest"))
-        told = None if place is None else verify_logged(place.read_bytes(), text_member(said, "manifest_digest"))
-        holding = _holding(told, until, seqs=(seq, before), labels=labels)
-        if holding is not None:
-            found.append(
-                WentOut(
-                    partner=text_member(said, "partner"),
-                    form=text_member(said, "form"),
-                    sealed=said["surface"] == Surface.SEALED,
-                    at=event.at,
-                    leaf=row.index,
-                    holding=holding,
-                    manifest="" if place is None else place.name,
-                )
-            )
-    return found
+    def __init__(self, node: Node, tx: Transaction) -> None:
+        self._tx = tx
+        self._folder = node.settings.folder / EXPORTS
+        self._events = [
+            (row.index, event)
+            for row in tx.log.of_kinds([EventKind.FILE_EXPORTED])
+            if (event := parse_event(row.event_bytes or b"")).kind is EventKind.FILE_EXPORTED
+        ]
+        self._manifests: dict[str, Path] | None = None
+        self._told: dict[str, Verified | None] = {}
+
+    def holding(self, hash_set: HashSet, held: Held) -> list[WentOut]:
+        """The files that hold an entry of a set of ours, or may hold it, oldest first.
+
+        Args:
+            held: its current row.
+        """
+        of_set = [(leaf, event) for leaf, event in self._events if event.details["set"] == hash_set.name]
+        if not of_set:
+            return []
+        digests = {row.number: row.digest.hex() for row in self._tx.sets.labels(hash_set.id or 0)}
+        seq, before = (int(held.rows.ints(name)[0]) for name in ("seq", "prev_seq"))
+        labels = digests[held.block.label], digests.get(int(held.rows.ints("prev_label")[0]), "")
+        found: list[WentOut] = []
+        for leaf, event in of_set:
+            said = event.details
+            until, digest = int_member(said, "seq"), text_member(said, "manifest_digest")
+            if seq > until and not before:
+                continue  # it came into the set later
+            told = self._manifest(digest)
+            holding = _holding(told, until, seqs=(seq, before), labels=labels)
+            if holding is not None:
+                place = self._places[digest].name if told is not None else ""
+                partner, form = text_member(said, "partner"), text_member(said, "form")
+                sealed = said["surface"] == Surface.SEALED
+                found.append(WentOut(partner, form, sealed, event.at, leaf, holding, place))
+        return found
+
+    def _manifest(self, digest: str) -> Verified | None:
+        if digest not in self._told:
+            place = self._places.get(digest)
+            self._told[digest] = None if place is None else verify_logged(place.read_bytes(), digest)
+        return self._told[digest]
+
+    @property
+    def _places(self) -> Mapping[str, Path]:
+        if self._manifests is None:
+            self._manifests = dict(_manifests(self._folder))
+        return self._manifests
+
+
+def together(found: Iterable[WentOut]) -> list[WentOut]:
+    """Each file once, with the surest of what is said of it."""
+    order = list(Holding)
+    best: dict[int, WentOut] = {}
+    for one in found:
+        known = best.get(one.leaf)
+        if known is None or order.index(one.holding) < order.index(known.holding):
+            best[one.leaf] = one
+    return [best[leaf] for leaf in sorted(best)]
 
 
 def _holding(told: Verified | None, until: int, *, seqs: tuple[int, int], labels: tuple[str, str]) -> Holding | None:
