@@ -156,7 +156,11 @@ def test_the_second_report_with_one_number_is_refused() -> None:
 @pytest.mark.parametrize(
     "word",
     ["https://x.example", "www.x.example", "x.example/a", "a.jpg", "(IMG_1.HEIC)", "C:\\a", "\\\\host\\a", "/var/a",
-     "~/a", "file:a", "a/b/c", "magnet:?xt=1", "x" * (MAX_WORD_CHARS + 1), "user@x.example"],
+     "~/a", "host[.]example", "host(dot)example", "203.0.113.10/a",
+     "\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444",
+     "a.\u200bjpg",
+     "\uff48ttps\uff1a//x", "a\uff0ejpg", "file:a", "a/b/c", "magnet:?xt=1",
+     "x" * (MAX_WORD_CHARS + 1), "user@x.example"],
 )  # fmt: skip
 def test_a_word_that_may_lead_to_imagery_is_left_out(word: str) -> None:
     report = AdapterReport("test")

@@ -16,6 +16,7 @@ the report counts two words under "note: address, path or file name".
 from __future__ import annotations
 
 import re
+import unicodedata
 from binascii import unhexlify
 from collections.abc import Iterable
 
@@ -31,10 +32,11 @@ CASE_DIGESTS = (*CRYPTOGRAPHIC, "pdq")  # those that a case names, as `EntryRefe
 MAX_WORD_CHARS = 64  # of a word of any language; what is longer is an encoded thing, perhaps a picture
 _SPELLING = str.maketrans("", "", " -_")
 _WORD = re.compile(r"\S+")
-# Anything with a scheme or a drive, a backslash, two slashes or one at its beginning, a host, or the name of a file.
+# Anything with a scheme or a drive, a backslash, two slashes or one at its beginning, a host (also one written so that
+# no program follows it), or the name of a file.
 _ADDRESS = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]*:(?://|\\)|\b(?:data|file|magnet|mailto|blob):|\\|^\W*[/~]|/.*/|\bwww\.|"
-    r"[^\W_]\.[A-Za-z][A-Za-z0-9]{1,23}\b|[A-Za-z0-9_-]\.[a-z]{2,24}/",
+    r"[a-z][a-z0-9+.-]*:(?://|\\)|\b(?:data|file|magnet|mailto|blob):|\\|^\W*[/~]|/.*/|\bwww\.|"
+    r"[^\W_]\.[^\W\d_][^\W_]{1,23}\b|[^\W_]\.[a-z]{2,24}/|\d{1,3}(?:\.\d{1,3}){3}[:/]|[\[({](?:\.|dot)[\])}]",
     re.IGNORECASE,
 )
 _DAY = re.compile(r"\W*\d{1,4}/\d{1,2}/\d{1,4}\W*")
@@ -53,7 +55,7 @@ def plain_text(text: str, field: str, report: AdapterReport, *, max_chars: int =
     def kept(found: re.Match[str]) -> str:
         nonlocal left_out
         word = found[0]
-        if len(word) <= MAX_WORD_CHARS and (not _ADDRESS.search(word) or _DAY.fullmatch(word)):
+        if len(word) <= MAX_WORD_CHARS and (not _ADDRESS.search(_seen(word)) or _DAY.fullmatch(word)):
             return word
         left_out += 1
         return LEFT_OUT
@@ -65,6 +67,11 @@ def plain_text(text: str, field: str, report: AdapterReport, *, max_chars: int =
         report.drop(f"{field}: the end of a long text")
         text = text[:max_chars].rstrip()
     return text
+
+
+def _seen(word: str) -> str:
+    """The word as a person sees it: wide and other forms of a letter are that letter, signs of no width are gone."""
+    return "".join(one for one in unicodedata.normalize("NFKC", word) if unicodedata.category(one) != "Cf")
 
 
 def plain_line(text: str, field: str, report: AdapterReport) -> str:
