@@ -118,7 +118,12 @@ def test_every_holder_is_told_and_its_worklist_shrinks(tmp_path: Path, clock: Fa
         assert xb.statuses.known_status(tx, [("sha256", sha256("made-up 5")), ("pdq", sha256("x"))]) == {}
     hits = xb.lookup.find([sha256("made-up 0").hex(), sha256("made-up 5").hex()], actor="tester")
     said = {(hit.query, *hit.remarks) for hit in hits}
-    assert said == {(0, f"identified by XA-NCVI since 2026-11-18, {FOUND.contact}"), (1,)}
+    assert {(query, *lines[1:]) for query, *lines in said} == {
+        (0, f"identified by XA-NCVI since 2026-11-18, {FOUND.contact}"),
+        (1,),
+    }
+    known = {(hit.verdict, hit.who, hit.contact) for hit in hits if hit.query == 0}
+    assert known == {("identified", "XA-NCVI", FOUND.contact)}
 
 
 def test_whoever_may_not_know_the_status_is_not_told_and_that_is_on_record(tmp_path: Path, clock: FakeClock) -> None:

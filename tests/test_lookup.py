@@ -12,7 +12,7 @@ from factory import FakeClock, SeededRandom, befriend, events, make_node, make_s
 from gateway.audit import EventKind
 from gateway.errors import MalformedError
 from gateway.exchange import Exchange
-from gateway.exchange.lookup import MAX_NEAR, Hit, Verdict, verdict
+from gateway.exchange.lookup import MAX_NEAR, NOTHING_SAID, Hit, Said, Verdict, verdict
 from gateway.model import DIGEST_BYTES, EntryDraft, HandlingCode, VictimStatus
 from gateway.store import Transaction
 from partner_simulator import Network
@@ -123,16 +123,37 @@ def test_a_distance_beyond_what_is_confident_is_refused(xa: Exchange, distance: 
 
 
 def test_further_lines_stand_beside_their_hits(xa: Exchange) -> None:
-    def names(_tx: Transaction, hits: Sequence[Hit]) -> list[list[str]]:
-        return [[f"said of {hit.entry}"] for hit in hits]
+    def names(_tx: Transaction, hits: Sequence[Hit]) -> list[Said]:
+        return [Said((f"said of {hit.entry}",)) for hit in hits]
 
-    def nothing(_tx: Transaction, hits: Sequence[Hit]) -> list[list[str]]:
-        return [[] for _ in hits]
+    def nothing(_tx: Transaction, hits: Sequence[Hit]) -> list[Said]:
+        return [NOTHING_SAID for _ in hits]
 
     make_set(xa, "found", [EntryDraft({"sha256": sha256("x")})])
-    xa.lookup.remarks += [names, nothing]
+    xa.lookup.remarks = [names, nothing]
     [hit] = find(xa, sha256("x"), sha256("y"))
     assert hit.remarks == (f"said of {hit.entry}",)
+
+
+def test_what_agencies_assert_counts_where_it_is_more_than_the_entry_says() -> None:
+    def hit(status: str, said: Said, algorithm: str = "sha256") -> Hit:
+        attributes: dict[str, object] = {"victim_status": status, "originator": "XA-NCVI"}
+        return Hit(0, "XA-NCVI/a", "0001-000000000001", algorithm, attributes, "", "", changed_at=7, asserted=said)
+
+    found = Said(("identified by XB-NCVI",), VictimStatus.IDENTIFIED, ("XB-NCVI",), 9, "Unit 4")
+    for status in ("unknown", "unidentified", "lead", "identified"):
+        one = hit(status, found)
+        assert (one.verdict, one.who, one.since, one.contact) == (Verdict.IDENTIFIED, "XB-NCVI", 9, "Unit 4")
+    lead = hit("identified", Said((), VictimStatus.LEAD, ("XB-NCVI",), 9, "Unit 4"))
+    assert (lead.verdict, lead.who, lead.since, lead.contact) == (Verdict.IDENTIFIED, "XA-NCVI", 7, "")
+    alike = hit("unknown", found, "pdq")
+    assert (alike.verdict, alike.who, alike.contact) == (Verdict.NEEDS_REVIEW, "XA-NCVI", "")
+
+
+def test_opinions_stand_beside_a_hit_in_short(xa: Exchange) -> None:
+    make_set(xa, "found", [EntryDraft({"sha256": sha256("x")})])
+    [hit] = find(xa, sha256("x"))
+    assert (hit.remarks, hit.version) == (("undisputed by 1",), 1)
 
 
 def test_a_partners_entries_are_found_with_where_they_came_from(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from gateway.cases.subjects import (
 from gateway.columns.rows import GROUP_CODES, Rows
 from gateway.errors import ConflictError, DeniedError, GatewayError, MalformedError, NotFoundError
 from gateway.exchange.labels import stored_label
-from gateway.exchange.lookup import Hit
+from gateway.exchange.lookup import NOTHING_SAID, Hit, Said
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import MAIL_TYPE
 from gateway.mailbox import Hears, Mailbox
@@ -384,9 +384,9 @@ class Statuses:
                 found[place] = _known([opened[key] for key in sorted(keys) if key in opened])
         return found
 
-    def remarks(self, tx: Transaction, hits: Sequence[Hit]) -> list[Sequence[str]]:
+    def remarks(self, tx: Transaction, hits: Sequence[Hit]) -> list[Said]:
         """What agencies say of the children behind what a look-up found: a line each. Of what looks alike, nothing."""
-        found: list[Sequence[str]] = [()] * len(hits)
+        found = [NOTHING_SAID] * len(hits)
         alike: dict[str, list[int]] = {}
         for place, hit in enumerate(hits):
             if hit.algorithm in CRYPTOGRAPHIC:
@@ -395,7 +395,7 @@ class Statuses:
             asked = [(hits[place].algorithm, bytes.fromhex(hits[place].digest)) for place in places]
             known = self.known_status(tx, asked, [series] if series else [])
             for at, one in known.items():
-                found[places[at]] = (_in_words(one),)
+                found[places[at]] = _said(one)
         return found
 
     def of_entry(self, tx: Transaction, set_name: str, entry: str) -> tuple[VictimStatus, Known]:
@@ -475,6 +475,13 @@ class Statuses:
     def keep_house(self) -> None:
         """Reminders, and what restored partners have to be told."""
         self.notices.keep_house()
+
+
+def _said(known: Known) -> Said:
+    by = known.joined.by
+    agencies, contacts = tuple(sorted({one.agency for one in by})), [contact for _, contact in known.contacts]
+    since = min(one.at for one in by)
+    return Said((_in_words(known),), known.joined.status, agencies, since, "; ".join(contacts))
 
 
 def _in_words(known: Known) -> str:

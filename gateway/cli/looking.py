@@ -39,7 +39,6 @@ COLUMNS = {
     "set": "set",
     "entry": "entry",
     "category": "category",
-    "handling": "handling",
     "series": "series",
     "hub": "from",
     "duties": "duties",
@@ -167,7 +166,7 @@ class _Contacts:
 
     def of(self, hit: Hit) -> str:
         """The name of the agency whose word it is, or of the partner that told us of it."""
-        return self.name(hit.who) or self.name(hit.hub or self._node.agency)
+        return hit.contact or self.name(hit.who) or self.name(hit.hub or self._node.agency)
 
     def name(self, agency: str) -> str:
         """The name of a partner; "" for ourselves, and for whoever is none."""

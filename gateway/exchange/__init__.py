@@ -153,7 +153,7 @@ class Exchange:
         self.opinions = Opinions(node, self.shelf, self.mailbox)
         self.windows.on_opinion(self.opinions.client_spoke)
         self.quality = Quality(node, self.shelf, self.known_good)
-        self.lookup = Lookup(node, self.shelf)
+        self.lookup = Lookup(node, self.shelf, [self.quality.remarks])
         self.compacting = Compacting(node, self.shelf)
         self.comparing = Comparing(node, self.shelf)
         self._answers = Answers(node, self.shelf)

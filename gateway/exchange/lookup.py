@@ -33,7 +33,7 @@ MAX_LOOK_UP = 100_000  # digests asked for at once
 SAME_LENGTH = ("sha256", "pdq")  # 64 hex digits may be either; exact look-up asks both
 MAX_NEAR = 100  # answers to one digest in one set: the nearest; a picture that everybody has would bring thousands
 NEAR_AT_ONCE = 2_048  # digests: in a crowded list each may have thousands of matches before the nearest are taken
-TOLD = ("series", "changed_at", "status_at", "status_owner")  # columns of which an answer tells
+TOLD = ("series", "version", "changed_at", "status_at", "status_owner")  # columns of which an answer tells
 
 
 class Verdict(StrEnum):
@@ -57,6 +57,25 @@ _SAYS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What else is known of a hit: `lines` for people, and what agencies assert of the child, the highest of it.
+
+    Attributes:
+        by: the agencies that assert the status; `since`: when the first of them did, in Unix seconds.
+        contact: whom to call about it, "" where nobody said.
+    """
+
+    lines: tuple[str, ...] = ()
+    status: VictimStatus = VictimStatus.UNKNOWN
+    by: tuple[str, ...] = ()
+    since: int = 0
+    contact: str = ""
+
+
+NOTHING_SAID = Said()
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One entry that carries a digest asked for, or one near it. `query` is its position in the question.
 
@@ -66,7 +85,9 @@ class Hit:
             status that the label says, by whose word (0 and "" where nobody said). Unix seconds.
         duties: what binds whoever uses the answer, such as that a court may not be told without leave. No program can
             see to that one, so people are told each time.
+        version: of the entry.
         remarks: what else is known of the entry (`Lookup.remarks`), a line each.
+        asserted: what agencies assert of the child. Where that is more than the entry says, it counts.
     """
 
     query: int
@@ -82,7 +103,9 @@ class Hit:
     changed_at: int = 0
     status_at: int = 0
     status_owner: str = ""
+    version: int = 0
     remarks: tuple[str, ...] = ()
+    asserted: Said = NOTHING_SAID
 
     @property
     def needs_review(self) -> bool:
@@ -91,18 +114,36 @@ class Hit:
 
     @property
     def verdict(self) -> Verdict:
-        """What this entry says of the child."""
-        return verdict_of(VictimStatus(str(self.attributes["victim_status"])), needs_review=self.needs_review)
+        """What is known of the child by this entry."""
+        return verdict([self._own, verdict_of(self.asserted.status, needs_review=self.needs_review)])
 
     @property
     def who(self) -> str:
-        """The agency whose word the status is."""
-        return self.status_owner or str(self.attributes["originator"])
+        """The agencies whose word that is."""
+        return (
+            ", ".join(self.asserted.by)
+            if self._by_assertion
+            else self.status_owner or str(self.attributes["originator"])
+        )
 
     @property
     def since(self) -> int:
         """Since when, as far as anybody said. Unix seconds."""
-        return self.status_at or self.changed_at
+        return self.asserted.since if self._by_assertion else self.status_at or self.changed_at
+
+    @property
+    def contact(self) -> str:
+        """Whom to call, where whoever asserts the status said so."""
+        return self.asserted.contact if self._by_assertion else ""
+
+    @property
+    def _own(self) -> Verdict:
+        return verdict_of(VictimStatus(str(self.attributes["victim_status"])), needs_review=self.needs_review)
+
+    @property
+    def _by_assertion(self) -> bool:
+        said = verdict_of(self.asserted.status, needs_review=self.needs_review)
+        return bool(self.asserted.by) and not self.needs_review and verdict([said, self._own]) is said
 
 
 def verdict_of(status: VictimStatus, *, needs_review: bool) -> Verdict:
@@ -116,8 +157,8 @@ def verdict(said: Iterable[Verdict]) -> Verdict:
     return next((one for one in Verdict if one in found), Verdict.UNKNOWN)
 
 
-# Further lines for hits, one sequence each, in the same order: opinions, what agencies say of the child.
-Remark = Callable[[Transaction, Sequence[Hit]], Sequence[Sequence[str]]]
+# What else is known of hits, in the same order: opinions, what agencies say of the child.
+Remark = Callable[[Transaction, Sequence[Hit]], Sequence[Said]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +195,16 @@ class Lookup:
         self._shelf = shelf
         self.remarks = list(remarks)
 
-    def find(self, digests: Sequence[str], *, actor: str, distance: int | None = None) -> list[Hit]:
+    def find(
+        self, digests: Sequence[str], *, actor: str, distance: int | None = None, remarked: bool = True
+    ) -> list[Hit]:
         """Every entry in any set here that carries one of these digests (lower or upper hex). Logged by count.
 
         Args:
             distance: entries whose PDQ digest lies within so many bits are found as well, of each set the nearest.
+            remarked: with all that is known of a hit from elsewhere.
         """
-        hits = self.hits(digests, distance=distance)
+        hits = self.hits(digests, distance=distance, remarked=remarked)
         details: dict[str, object] = {"asked": len(digests), "answered": len({hit.query for hit in hits})}
         if distance is not None:
             details["distance"] = distance
@@ -169,7 +213,7 @@ class Lookup:
             tx.log.append([event])
         return hits
 
-    def hits(self, digests: Sequence[str], *, distance: int | None = None) -> list[Hit]:
+    def hits(self, digests: Sequence[str], *, distance: int | None = None, remarked: bool = False) -> list[Hit]:
         """The same for a deed that is on record by itself."""
         if len(digests) > MAX_LOOK_UP:
             raise MalformedError(f"more than {MAX_LOOK_UP} digests at once")
@@ -186,15 +230,19 @@ class Lookup:
                     found = self._find_near(tx, hash_set, asked.get("pdq", []), distance)
                     hits += (hit for hit in found if (hit.query, hit.entry) not in equal)
             hits.sort(key=lambda hit: (hit.query, hit.needs_review, hit.distance, hit.set_name, hit.entry))
-            return self._remarked(tx, hits)
+            return self._remarked(tx, hits) if remarked else hits
 
     def _remarked(self, tx: Transaction, hits: list[Hit]) -> list[Hit]:
         if not hits or not self.remarks:
             return hits
-        lines = zip(*(remark(tx, hits) for remark in self.remarks), strict=True)
+        known = zip(*(remark(tx, hits) for remark in self.remarks), strict=True)
         return [
-            replace(hit, remarks=tuple(line for some in said for line in some))
-            for hit, said in zip(hits, lines, strict=True)
+            replace(
+                hit,
+                remarks=tuple(line for one in said for line in one.lines),
+                asserted=next((one for one in said if one.by), NOTHING_SAID),
+            )
+            for hit, said in zip(hits, known, strict=True)
         ]
 
     def where(self, set_name: str, entry: str) -> Whereabouts:
@@ -314,14 +362,31 @@ class _Told:
         attributes, duties = self._label(row.label)
         name, hub, algorithm = self._set.name, self._set.hub, self._algorithm
         values = [raw.tobytes().hex() for raw in rows.octets(algorithm)]
-        ids, times = rows.ints("entry_id").tolist(), rows.ints("changed_at").tolist()
-        series, status_at, owners = rows.text("series"), rows.ints("status_at"), rows.text("status_owner")
-        columns = (queries, distances, values, ids, times, series.to_list(), status_at.tolist(), owners.to_list())
+        columns = (
+            queries,
+            distances,
+            values,
+            *(rows.ints(column).tolist() for column in ("entry_id", "changed_at", "status_at", "version")),
+            *(rows.text(column).to_list() for column in ("series", "status_owner")),
+        )
         return [
             Hit(
-                query, name, format_entry(entry), algorithm, attributes, of, hub, duties, value, apart, at, since, owner
+                query,
+                name,
+                format_entry(entry),
+                algorithm,
+                attributes,
+                series,
+                hub,
+                duties,
+                value,
+                apart,
+                at,
+                since,
+                owner,
+                version,
             )
-            for query, apart, value, entry, at, of, since, owner in zip(*columns, strict=True)
+            for query, apart, value, entry, at, since, version, series, owner in zip(*columns, strict=True)
         ]
 
     def _label(self, number: int) -> tuple[dict[str, object], tuple[str, ...]]:

@@ -37,6 +37,7 @@ from gateway.errors import NotFoundError
 from gateway.exchange.categories import Categories
 from gateway.exchange.knowngood import KnownGood
 from gateway.exchange.labels import stored_label
+from gateway.exchange.lookup import NOTHING_SAID, Hit, Said, parse_entry
 from gateway.exchange.shelf import CHANGES, Shelf, block_id
 from gateway.model import CRYPTOGRAPHIC, HandlingCode, Label, is_test_set
 from gateway.node import Node
@@ -155,6 +156,17 @@ class Quality:
         where = dict(grouped(at.block_no[at.found].astype("uint64")))
         positions = at.row[at.found]
         return {one.entry_id: one for one in self._judged(tx, set_id, where, positions)}
+
+    def remarks(self, tx: Transaction, hits: Sequence[Hit]) -> list[Said]:
+        """Where the entries that a look-up found stand, in a line each."""
+        by_set: dict[str, set[int]] = {}
+        for hit in hits:
+            by_set.setdefault(hit.set_name, set()).add(parse_entry(hit.entry))
+        standings = {
+            name: self.standing_of(tx, tx.sets.get(name).id or 0, sorted(entries)) for name, entries in by_set.items()
+        }
+        found = [standings[hit.set_name].get(parse_entry(hit.entry)) for hit in hits]
+        return [NOTHING_SAID if one is None else Said((one.words,)) for one in found]
 
     def every(self, tx: Transaction, set_id: int) -> Iterator[list[Standing]]:
         """Where every entry of a set stands, block by block."""
