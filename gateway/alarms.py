@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from gateway import sourcestate
@@ -265,7 +266,7 @@ def _findings(tx: Transaction, node: Node, now: int) -> list[Finding]:
         *proposal_findings(tx.people.proposals(state=OPEN), now),
         *withdrawal_findings(tx.withdrawals.outstanding(), now),
         *resume_findings(tx.statuses.outstanding(), {row.agency: row for row in tx.people.partners()}, now),
-        *case_findings(tx.cases.all(map(str, HELD)), now),
+        *case_findings(tx.cases.past(map(str, HELD), day_of(now), now), now),
         *unread_findings(tx, now),
     ]
 
@@ -380,6 +381,11 @@ def unread_findings(tx: Transaction, now: int) -> Iterator[Finding]:
             late.setdefault(thread.case_id, []).append("here" if thread.side == THEIRS else f"at {thread.partner}")
     for case, where in late.items():
         yield Finding(AlarmKind.CASE_UNREAD, case, f"nobody has read a referral in time: {', '.join(sorted(where))}")
+
+
+def day_of(now: int) -> str:
+    """The day (UTC) of a moment, as the database has days."""
+    return datetime.fromtimestamp(now, UTC).date().isoformat()
 
 
 def proposal_findings(proposals: Iterable[ProposalRow], now: int) -> Iterator[Finding]:

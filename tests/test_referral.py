@@ -33,10 +33,18 @@ from gateway.cases.threads import (
     Said,
     Saying,
     ThreadState,
-    heard,
 )
+from gateway.cli.mail import _message_value
 from gateway.crypto.keys import SigningKey
-from gateway.errors import ConflictError, DeniedError, GatewayError, MalformedError, NotFoundError, TooLargeError
+from gateway.errors import (
+    ConflictError,
+    DeniedError,
+    MalformedError,
+    NotFoundError,
+    PartnerError,
+    TooLargeError,
+    VerificationError,
+)
 from gateway.exchange import Exchange
 from gateway.exchange.decisions import Judge
 from gateway.interchange import MAIL_TYPE, MailMessage, dump_mail
@@ -45,8 +53,8 @@ from gateway.keystore import PersonalKey
 from gateway.model import FieldGroup, HandlingCode, Purpose, Restriction
 from gateway.partners import record_policy
 from gateway.store.tables import CaseRow, CaseThread
-from gateway.vidx import dump_case, parse_case, redact
-from partner_simulator import Network, Rogue
+from gateway.vidx import dump_case, redact
+from partner_simulator import Faults, Network, Rogue
 
 ONE, TWO = (PersonalKey(name, SigningKey.generate(SeededRandom(name))) for name in ("one", "two"))
 XA, XB, XC, XD = "XA-NCVI", "XB-NCVI", "XC-NCVI", "XD-NCVI"
@@ -340,6 +348,30 @@ def take_up(exchange: Exchange, name: str, old: str, new: str) -> None:
         record_policy(tx, node, previous="")
 
 
+def test_a_pause_recalls_nothing_and_what_changed_meanwhile_follows_after_it(table: Table) -> None:
+    sent, came = table.refer()
+    with table[XA].node.store.transaction() as tx:
+        tx.people.pause(XB, "tester", table.clock())
+    table[XA].cases.take_in([case_record(version=2)], form="vidx", update=True)
+    table[XA].referrals.keep_house()
+    assert thread_of(table[XA], sent).state == ThreadState.RECEIVED
+    with table[XA].node.store.transaction() as tx:
+        tx.people.resume(XB)
+    table[XA].referrals.keep_house()
+    table.settle()
+    assert table[XB].cases.get(came).row.version == 2
+
+
+def test_a_list_of_messages_shows_no_words_of_cases(table: Table) -> None:
+    table.refer()
+    for agency in (XA, XB):
+        with table[agency].node.store.reading() as tx:
+            rows = [*tx.mail.incoming(), *tx.mail.sent_mail()]
+        told = [repr(_message_value(row, table[agency].mailbox.read(row))) for row in rows]
+        assert told
+        assert not any(secret in one for one in told for secret in (*SECRETS, "duty"))
+
+
 def test_a_recall_that_crosses_an_acceptance_still_takes_the_case_away(table: Table) -> None:
     sent, came = table.refer()
     table[XA].referrals.recall(sent, XB, "it was sent by mistake")
@@ -375,11 +407,17 @@ def test_a_closed_case_is_told_and_goes_nowhere_any_more(table: Table) -> None:
 
 
 def test_a_child_at_risk_alarms_at_once_and_an_unread_referral_when_its_time_is_over(table: Table) -> None:
-    with table[XA].node.store.transaction() as tx:
-        tx.schedule.put("sync XB-NCVI", XB, 300, table.clock() + 300)
-    sent, came = table.refer(urgency=Urgency.CHILD_AT_RISK)
-    with table[XA].node.store.reading() as tx:
-        assert [job.next_run for job in tx.schedule.jobs()] == [table.clock()]  # a server delivers it now
+    schedule = table.network.schedule(XA)
+    asyncio.run(schedule.tick())  # from now on XB is due in some minutes
+    [calm] = table[XA].cases.take_in([case_record(reference="calm")], form="vidx")
+    table[XA].referrals.refer(calm.case, XB)
+    asyncio.run(schedule.tick())
+    assert table[XB].cases.inbox() == []
+    [taken] = table[XA].cases.take_in([case_record(urgency=Urgency.CHILD_AT_RISK)], form="vidx")
+    sent = taken.case
+    table[XA].referrals.refer(sent, XB)
+    asyncio.run(schedule.tick())  # what a server that runs does every two seconds
+    came = table[XB].cases.inbox()[0].id
     assert [(one.kind, one.subject) for one in alarms.sweep(table[XB].node)] == [(AlarmKind.CASE_URGENT, came)]
     assert alarms.sweep(table[XA].node) == []
     table.clock.advance(3600)
@@ -426,7 +464,11 @@ def test_a_third_countrys_case_goes_onward_only_with_its_originators_leave(table
     assert table[XC].cases.get(further.id).record.originator == XA
     told = [one for one in table[XA].talk.lines(sent) if one.word == "passed_on"]
     assert [one.partner for one in told] == [XB]
-    # What its originator takes back goes at the end of the chain as well.
+    # What its originator changes or takes back does so at the end of the chain as well.
+    newer = case_record(reference="with leave", onward=("XB", "XC"), evaluation="A1", version=2, summary="once more")
+    table[XA].cases.take_in([newer], form="vidx", update=True)
+    table.settle()
+    assert table[XC].cases.get(further.id).row.version == 2
     table[XA].referrals.recall(sent, XB, "it was sent by mistake")
     table.settle()
     assert row_of(table[XC], further.id).state == CaseState.ERASED
@@ -580,9 +622,10 @@ def test_messages_that_do_not_go_together_are_refused_whole(table: Table) -> Non
 def test_whatever_crosses_both_ends_agree_in_the_end_on_who_has_the_report(table: Table, seed: int) -> None:
     """Random deeds at both ends, their mail carried in random turns. Then the referrer knows of each thread whether the
     report is still at the other end."""
-    source = random.Random(seed)
+    source = table.network.source = random.Random(seed)
     sent, _ = table.refer()
     version = 1
+    table.network.faults = Faults(lose_request=0.15, lose_answer=0.15, repeat=0.15, damage=0.05)
 
     def somewhere(states: tuple[str, ...]) -> list[CaseRow]:
         return [row for row in table[XB].cases.all() if row.state in states]
@@ -609,8 +652,10 @@ def test_whatever_crosses_both_ends_agree_in_the_end_on_who_has_the_report(table
         lambda: asyncio.run(table.network.sync(XB, XA)._send_mail()),
     ]
     for _ in range(40):
-        with contextlib.suppress(ConflictError, NotFoundError):  # what this end knows to be over it does not do
+        # What this end knows to be over it does not do; and the network loses, repeats and damages what it likes.
+        with contextlib.suppress(ConflictError, NotFoundError, PartnerError, VerificationError, MalformedError):
             source.choice(deeds)()
+    table.network.faults = Faults()
     table.settle(XA, XB)
     has = {ThreadState.RECEIVED, ThreadState.READ, ThreadState.ACCEPTED}
     here = {one.id: one for one in table[XA].talk.threads(sent)}
@@ -622,15 +667,6 @@ def test_whatever_crosses_both_ends_agree_in_the_end_on_who_has_the_report(table
         if one.state in has:
             assert row.version == version
             assert (one.state == ThreadState.ACCEPTED) == (row.state == "open")
-
-
-def test_an_answer_never_brings_a_thread_back() -> None:
-    for state in ThreadState:
-        for answer in Answer:
-            new = heard(state, answer)
-            assert new is None or state not in OVER
-            if state is ThreadState.RECALLED:
-                assert new in (None, ThreadState.DELETED)
 
 
 # Four eyes
@@ -711,5 +747,3 @@ def test_a_malformed_body_of_each_kind_is_refused_on_record(table: Table) -> Non
     table.smuggle(XB, XA, *((kind, {"thread": 7}) for kind in (REFERRAL, ANSWER, MESSAGE, RECALL)))
     told = [one.details["outcome"] for one in events(table[XA].node, EventKind.CASE_HEARD)]
     assert told == ["refused"] * 4
-    with pytest.raises(GatewayError):
-        parse_case(b"")

@@ -314,8 +314,9 @@ class Casebook:
         return len(over)
 
     def _over(self, tx: Transaction) -> list[CaseRow]:
-        now = self._node.clock()
-        past = [row for row in tx.cases.all(map(str, HELD)) if 0 < erased_on(row, self._erase_days) <= now]
+        now, day = self._node.clock(), self._node.today.isoformat()
+        rows = tx.cases.past(map(str, HELD), day, now)
+        past = [row for row in rows if 0 < erased_on(row, self._erase_days) <= now]
         return [row for row in past if Restriction.LEGAL_HOLD not in self.open(row).record.restrictions]
 
     @property

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gateway.approvals import Arguments
+from gateway.approvals import LIFETIME_SECONDS, Arguments
 from gateway.caserecord import Urgency
 from gateway.cases.deciding import Asked, Preview, due_at, preview, record, urgent_of
 from gateway.cases.keeping import Casebook, CaseState, HeldCase
@@ -34,7 +34,7 @@ from gateway.cases.threads import (
     ThreadState,
 )
 from gateway.crypto import canonical
-from gateway.errors import ConflictError, DeniedError, GatewayError, MalformedError, NotFoundError
+from gateway.errors import ConflictError, DeniedError, GatewayError, MalformedError, NotFoundError, OverloadedError
 from gateway.model import JURISDICTION, Purpose, int_member, text_member
 from gateway.node import Node
 from gateway.policy import Action
@@ -209,9 +209,11 @@ class Referrals:
 
     def changed(self, tx: Transaction, row: CaseRow, report: CaseReport) -> None:
         """A case has another report now: whoever has it gets that, as far as policy lets it go, or a recall."""
+        # Of a closed case too: what partners hold of it is still theirs to hold, or not.
+        held = HeldCase(row.model_copy(update={"state": str(CaseState.OPEN)}), report)
         for thread in tx.cases.threads(row.id):
             if thread.side == OURS and thread.state in TALKING:
-                self._follow(tx, HeldCase(row, report), thread)
+                self._follow(tx, held, thread)
 
     def ended(self, tx: Transaction, row: CaseRow) -> None:
         """A case is closed or gone: partners are told, and what was said about it is erased with it."""
@@ -240,10 +242,11 @@ class Referrals:
                     self._talk.blank(tx, case)
         if seen != now:
             with self._node.store.transaction() as tx:
-                for row in tx.cases.all([CaseState.OPEN]):
+                tx.people.set_meta(REVIEWED_META, now)  # what has to wait takes it away again
+                for row in tx.cases.all([CaseState.OPEN, CaseState.CLOSED]):
                     if any(one.side == OURS and one.state in TALKING for one in tx.cases.threads(row.id)):
                         self.changed(tx, row, self._book.open(row).report)
-                tx.people.set_meta(REVIEWED_META, now)
+                tx.cases.drop_old_drafts("referral", self._node.clock() - LIFETIME_SECONDS)
 
     # One step each
 
@@ -326,13 +329,16 @@ class Referrals:
         urgency, purpose = Urgency(held.row.urgency), Purpose(thread.purpose)
         try:
             shown = preview(self._node, tx, held, thread.partner, purpose=purpose, urgency=urgency)
-        except NotFoundError:
-            return  # the partner may exchange nothing now; when it may again, the review of the day comes here again
+        except DeniedError:
+            self._recall(tx, thread, NOT_ANY_MORE)
+            return
+        except (NotFoundError, OverloadedError):
+            tx.people.set_meta(REVIEWED_META, "")  # nothing moves to this partner now: the next review looks again
+            return
         except GatewayError:
-            shown = None  # what may not go any more may not be kept either
-        if shown is None or not shown.allowed:
-            if shown is not None:
-                self._record(tx, shown)
+            return  # too long, or not complete: what it has, it has lawfully, and `case thread` shows which version
+        if not shown.allowed:
+            self._record(tx, shown)
             self._recall(tx, thread, NOT_ANY_MORE)
         elif shown.digest != thread.digest and not shown.needs_approval:
             self._send(tx, held, shown, thread=thread.id)

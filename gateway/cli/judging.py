@@ -107,7 +107,7 @@ def policy_explain(
     entry: Annotated[
         str, typer.Option(help="Why one entry went or did not: SET/ and its id, a digest or our reference.")
     ] = "",
-    case: Annotated[str, typer.Option(help="Kept for cases, which are not exchanged yet.")] = "",
+    case: Annotated[str, typer.Option(help="What of one case would go, and what stays and why: its local id.")] = "",
     label: Annotated[int, typer.Option(help="A label of that set, by number; or else describe one:", min=0)] = 0,
     originator: Annotated[str, typer.Option(help="Who supplied it; by default the set's owner.")] = "",
     handling: Annotated[HandlingCode, typer.Option(help="H0 to H3.")] = HandlingCode.H2,
@@ -126,11 +126,15 @@ def policy_explain(
     """Say what policy decides for a partner and a label: outcome, rules, their law, one plain sentence.
 
     With --label the label is one that the set has (this asks for the passphrase); without, it is described here. With
-    --entry it is said of one entry what policy decides, whether the partner holds it, and which pages brought it.
+    --entry it is said of one entry what policy decides, whether the partner holds it, and which pages brought it; with
+    --case, of one case, what would go of it.
     """
     settings = shell.settings()
     if case:
-        raise MalformedError("cases are not exchanged yet, so there is nothing to explain", place="--case")
+        from gateway.cli.referrals import explain_case  # noqa: PLC0415  it needs this module
+
+        explain_case(shell, case, partner, purpose)
+        return
     if entry:
         from gateway.cli.explaining import explain_entry  # noqa: PLC0415  it needs this module
 

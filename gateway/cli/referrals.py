@@ -158,6 +158,13 @@ def _say(shell: Shell, case: str, text: str, partner: str, saying: Saying) -> No
     shell.show(thread_value(thread), f"{bold(thread.partner)} reads it after the next sync.")
 
 
+def explain_case(shell: Shell, case: str, partner: str, purpose: Purpose) -> None:
+    """What policy says of a case for a partner, in words and with its rules."""
+    with shell.node() as node:
+        shown = Exchange(node).referrals.preview(case, partner, purpose)
+    shell.show(preview_value(shown), *preview_lines(shown))
+
+
 def preview_value(shown: Preview) -> dict[str, object]:
     """What would go, as JSON has it."""
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, case, delete, insert, select, update
+from sqlalchemy import Connection, and_, case, delete, insert, or_, select, update
 
 from gateway.errors import NotFoundError
 from gateway.store.tables import CaseDraft, CaseLabel, CaseMessage, CaseRow, CaseThread, columns
@@ -58,6 +58,13 @@ class Cases:
         wanted = list(states)
         if wanted:
             query = query.where(CASE.state.in_(wanted))
+        return [CaseRow(**row._mapping) for row in self._connection.execute(query)]
+
+    def past(self, states: Iterable[str], day: str, now: int) -> list[CaseRow]:
+        """The cases in some states whose review date is before a day, or that must go by now (Unix seconds)."""
+        reviewed = and_(CASE.review_on != "", CASE.review_on < day)  # dates as text: they sort as days do
+        kept = and_(CASE.keep_until != 0, CASE.keep_until <= now)
+        query = select(*CASE).where(CASE.state.in_(list(states)), or_(reviewed, kept)).order_by(CASE.id)
         return [CaseRow(**row._mapping) for row in self._connection.execute(query)]
 
     # Threads and their messages
@@ -118,6 +125,10 @@ class Cases:
     def drop_draft(self, digest: str) -> None:
         """Forget what was laid before administrators."""
         self._connection.execute(delete(CaseDraft).where(DRAFT.digest == digest))
+
+    def drop_old_drafts(self, what: str, before: int) -> None:
+        """Forget what was laid before administrators before a time (Unix seconds), and nobody can sign any more."""
+        self._connection.execute(delete(CaseDraft).where(DRAFT.what == what, DRAFT.created < before))
 
     def drop_drafts(self, case_id: str) -> None:
         """Forget all of a case that was laid before administrators."""
