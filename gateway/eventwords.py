@@ -64,6 +64,43 @@ def outcome(event: Event) -> str:
     return "failed" if event.kind in _FAILED else DONE
 
 
+def measures(event: Event) -> Iterator[tuple[str, str, int]]:
+    """What an event adds to the numbers of its year: (partner, measure, amount). Partner "" is the gateway itself."""
+    details = event.details
+    partner = str(details.get("partner") or details.get("sender") or "")
+    match event.kind:
+        case EventKind.PAGE_SENT | EventKind.PAGE_SERVED:
+            yield partner, "sent", _number(details, "changes")
+        case EventKind.SURFACE_PAGE_SERVED | EventKind.FILE_EXPORTED:
+            yield partner, "sent", _number(details, "entries")
+        case EventKind.PAGE_APPLIED | EventKind.PUSH_RECEIVED:
+            yield partner, "received", _number(details, "changes")
+            yield partner, "refused", _number(details, "refused")
+        case EventKind.ROWS_REFUSED:
+            yield partner, "refused", _number(details, "refused")
+        case EventKind.MESSAGE_REFUSED:
+            yield partner, "refused", 1
+        case EventKind.ENTRIES_IMPORTED:
+            yield "", "imported", _number(details, "accepted")
+        case EventKind.ENTRIES_WITHDRAWN:
+            yield "", "withdrawn", _number(details, "changes")
+        case EventKind.LOOK_UP:
+            yield partner, "looked up", _number(details, "asked")
+        case EventKind.CASE_SENT | EventKind.CASE_HEARD:
+            yield partner, "case messages", 1
+        case EventKind.STATUS_ASSERTED if details.get("status") == "identified":
+            yield "", "identified", 1
+        case EventKind.STATUS_RECEIVED if details.get("status") == "identified":
+            yield event.actor, "identified", 1
+        case EventKind.CERTIFICATE_ISSUED:
+            yield "", "certificates", 1
+
+
+def _number(details: dict[str, object], name: str) -> int:
+    value = details.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
 def day(at: int) -> str:
     """The day (UTC) of a moment."""
     return datetime.fromtimestamp(at, UTC).date().isoformat()

@@ -1,20 +1,22 @@
 """Searching the audit log by partner, set, rule, kind, outcome and day, as fast in a million leaves as in a thousand.
 
 The index beside the log (`store.facets`) follows it: it is brought up when somebody searches, in bounded steps, and
-costs nothing when leaves are written. It can be dropped and made anew. What was erased from the log leaves it as well.
+costs nothing when leaves are written. It can be dropped and made anew. What was erased from the log leaves it as well;
+the numbers of a year, which it keeps beside, stay.
 
 What is found is read from the log itself; the index decides nothing but where to look.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from gateway.audit import Event, EventKind, LeafRow, parse_event
 from gateway.errors import MalformedError
-from gateway.eventwords import FACETS, day, facets
+from gateway.eventwords import FACETS, day, facets, measures
 from gateway.model import int_member
 from gateway.node import Node, own_log
 from gateway.store import Transaction
@@ -23,7 +25,7 @@ STEP_LEAVES = 2_000  # indexed in one transaction: some 60 ms
 MAX_STEPS = 10  # for one search; a longer way is shown as progress
 PAGE_LEAVES = 50
 COUNTED = 1_000  # facets rarer than that are told apart by their number
-_META = "log facets"  # "ORIGIN LEAVES": how far the index follows which log
+_META = "log facets 2"  # "ORIGIN LEAVES": how far the index follows which log
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,11 @@ class LogSearch:
         older = found[limit - 1] if len(found) > limit else 0
         return Results(tuple(leaves), older, indexed, size)
 
+    def counts(self, year: int) -> list[tuple[str, str, int]]:
+        """What was counted in a year: (partner, measure, amount); partner "" is this gateway itself."""
+        with self._node.store.reading() as tx:
+            return tx.facets.counts(year)
+
     def values(self, facet: str, limit: int = 200) -> list[str]:
         """What can be searched for under a facet."""
         with self._node.store.reading() as tx:
@@ -132,6 +139,7 @@ class LogSearch:
             tx.facets.add(self._facets(rows, self._day_before(tx, start)))
             for first, last in _erased(rows):
                 tx.facets.forget(first, last)
+            tx.facets.count(_counted(rows))
             tx.people.set_meta(_META, f"{own_log(self._node, tx).name} {stop}")
         return stop
 
@@ -151,6 +159,18 @@ class LogSearch:
             if day(event.at) > today:  # of each day the first leaf is enough; a clock put back begins no day anew
                 today = day(event.at)
                 yield "day", today, row.index
+
+
+def _counted(rows: list[LeafRow]) -> dict[tuple[int, str, str], int]:
+    """What leaves add to the numbers of a year: (year, partner, measure) to amount."""
+    found: Counter[tuple[int, str, str]] = Counter()
+    for row in rows:
+        if row.event_bytes is not None:
+            event = parse_event(row.event_bytes)
+            year = datetime.fromtimestamp(event.at, UTC).year
+            for partner, measure, amount in measures(event):
+                found[year, partner, measure] += amount
+    return found
 
 
 def _day(text: str, later: int = 0) -> str:

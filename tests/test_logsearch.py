@@ -125,7 +125,7 @@ def test_a_log_that_begins_anew_is_searched_anew(node: Node, clock: FakeClock) -
     search = LogSearch(node)
     assert search.find({"partner": "XB-NCVI"}).leaves
     with node.store.transaction() as tx:
-        tx.people.set_meta("log facets", "partner-exchange/XA-NCVI/log/0 5")
+        tx.people.set_meta("log facets 2", "partner-exchange/XA-NCVI/log/0 5")
     assert by_search(node, {"partner": "XB-NCVI"}, "", "", 100) == by_reading(node, {"partner": "XB-NCVI"}, "", "")
 
 
@@ -147,3 +147,22 @@ def test_the_values_of_a_facet_are_offered(node: Node, clock: FakeClock) -> None
     assert search.values("partner") == ["XB-NCVI", "XC-NCVI", "XD-NCVI"]
     assert "share_decided" in search.values("kind")
     assert events(node, EventKind.SHARE_DECIDED)
+
+
+def test_the_numbers_of_a_year_are_what_its_events_add_up_to(node: Node, clock: FakeClock) -> None:
+    search, made = LogSearch(node), []
+    for number in range(1, 6):
+        for partner in ("XB-NCVI", "XC-NCVI"):
+            details: dict[str, object] = {"partner": partner, "set": "XA-NCVI/open", "changes": number}
+            made.append(node.event(EventKind.PAGE_SENT, actor=node.agency, subject=partner, details=details))
+        with node.store.transaction() as tx:
+            tx.log.append(made)
+        made.clear()
+        search.catch_up()  # in several steps, each counted once
+    clock.advance(366 * DAY)
+    with node.store.transaction() as tx:
+        details = {"partner": "XB-NCVI", "changes": 100}
+        tx.log.append([node.event(EventKind.PAGE_SERVED, actor=node.agency, subject="XB-NCVI", details=details)])
+    search.catch_up()
+    assert search.counts(2026) == [("XB-NCVI", "sent", 15), ("XC-NCVI", "sent", 15)]
+    assert search.counts(2027) == [("XB-NCVI", "sent", 100)]

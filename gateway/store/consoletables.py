@@ -72,3 +72,13 @@ class LogFacet(SQLModel, table=True):
     facet: str = Field(primary_key=True)
     value: str = Field(primary_key=True)
     leaf: int = Field(primary_key=True, sa_type=BigInteger)
+
+
+class LogCount(SQLModel, table=True):
+    """What the leaves of the audit log add up to, by year, partner ("" for ourselves) and what is counted."""
+
+    __tablename__ = "log_count"
+    year: int = Field(primary_key=True)
+    partner: str = Field(primary_key=True)
+    measure: str = Field(primary_key=True)
+    amount: int = Field(sa_type=BigInteger)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy import Connection, delete, exists, select, update
 
-from gateway.store.consoletables import LogFacet
+from gateway.store.consoletables import LogCount, LogFacet
 from gateway.store.tables import columns, table
-from gateway.store.upserts import add_many
+from gateway.store.upserts import add_many, add_new
 
+COUNT = columns(LogCount)
 FACET = columns(LogFacet)
 
 
@@ -25,6 +26,25 @@ class Facets:
         if found:
             add_many(self._connection, LogFacet, found)
 
+    def count(self, amounts: Mapping[tuple[int, str, str], int]) -> None:
+        """Add to the numbers of years: (year, partner, measure) to amount."""
+        for (year, partner, measure), amount in amounts.items():
+            key = {"year": year, "partner": partner, "measure": measure}
+            add_new(self._connection, LogCount, {**key, "amount": 0})
+            same = (COUNT.year == year, COUNT.partner == partner, COUNT.measure == measure)
+            self._connection.execute(update(LogCount).where(*same).values(amount=COUNT.amount + amount))
+
+    def counts(self, year: int) -> list[tuple[str, str, int]]:
+        """The numbers of a year: (partner, measure, amount)."""
+        query = select(COUNT.partner, COUNT.measure, COUNT.amount).where(COUNT.year == year, COUNT.amount > 0)
+        rows = self._connection.execute(query.order_by(COUNT.partner, COUNT.measure))
+        return [(row.partner, row.measure, int(row.amount)) for row in rows]
+
+    def years(self) -> list[int]:
+        """The years of which there are numbers, newest first."""
+        rows = self._connection.execute(select(COUNT.year).distinct().order_by(COUNT.year.desc()))
+        return [int(row.year) for row in rows]
+
     def forget(self, first: int | None = None, last: int | None = None) -> None:
         """Forget the facets of leaves `first` to `last`, or all of them."""
         gone = delete(LogFacet)
@@ -33,6 +53,8 @@ class Facets:
         if last is not None:
             gone = gone.where(FACET.leaf <= last)
         self._connection.execute(gone)
+        if first is None and last is None:
+            self._connection.execute(delete(LogCount))
 
     def find(self, wanted: Sequence[tuple[str, str]], low: int, before: int, limit: int) -> list[int]:
         """The newest leaves from `low` on and before `before` that have all of these facets, newest first."""

@@ -75,9 +75,12 @@ class Schedule:
         """End a run that was cut off as if it had not begun; False when the lease was lost."""
         return self._release(job, fence, {"lease_until": 0})
 
-    def hasten(self, now: int) -> None:
-        """Every job is due now, since something must be told without delay."""
-        self._connection.execute(update(ScheduleRow).where(SCHEDULE.next_run > now).values(next_run=now))
+    def hasten(self, now: int, partner: str = "") -> None:
+        """Every job, or one partner's, is due now, since something must be told without delay."""
+        later = update(ScheduleRow).where(SCHEDULE.next_run > now)
+        if partner:
+            later = later.where(SCHEDULE.partner == partner)
+        self._connection.execute(later.values(next_run=now))
 
     def release_all(self) -> None:
         """Nobody holds a lease, and every job is due: whoever held one is gone."""
