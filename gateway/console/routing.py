@@ -39,6 +39,7 @@ MAX_FORM_BYTES = 96 << 10  # an identity card of 64 KiB in a text field
 MAX_FORM_FIELDS = 64
 MAX_COOKIE_CHARS = 4_096
 LONGEST_LIVE_SECONDS = 240  # then the browser asks again, and roles and session are looked at anew
+FORM_TYPE = "application/x-www-form-urlencoded"
 FOR_EVER = "public, max-age=31536000, immutable"
 HEADERS = {
     "Content-Security-Policy": (
@@ -120,9 +121,10 @@ class Counter:
             # 3. Did it come from a page of ours? Before the body is looked at.
             self._check_origin(request)
             body = await read_body(request)
-            if not route.upload:
+            if not route.upload or _kind(request) == FORM_TYPE:
                 form, body = _form(request, body), b""
             token = form.get("form_token", request.headers.get("X-Form-Token", ""))
+            # Before anybody is signed in a form proves nothing of a session; its origin was checked above.
             if someone is not None and not _same(token, someone.form_token):
                 await asyncio.to_thread(self._record, someone.person, "a form of another session", request)
                 raise DeniedError("this form is not of this session", remedy="go back, load the page anew, try again")
@@ -246,10 +248,13 @@ def _asset_route(assets: Mapping[str, Asset]) -> web.RouteDef:
     return web.get("/assets/{name}", serve, allow_head=False)
 
 
+def _kind(request: web.Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
 def _form(request: web.Request, body: bytes) -> dict[str, str]:
     """A form as browsers send it; of a script, one JSON object of texts under `response` and others."""
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
+    if _kind(request) != FORM_TYPE:
         raise MalformedError("this is not a form")
     try:
         return _fields(body.decode("ascii"), "form")

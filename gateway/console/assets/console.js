@@ -127,6 +127,60 @@
     };
   }
 
+  // A list of digests, dropped or chosen. What looks like imagery never leaves this machine
+
+  const BEGINS = [
+    [0, [0xff, 0xd8, 0xff]], [0, [0x89, 0x50, 0x4e, 0x47]], [0, [0x47, 0x49, 0x46, 0x38]], [0, [0x42, 0x4d]],
+    [0, [0x49, 0x49, 0x2a, 0x00]], [0, [0x4d, 0x4d, 0x00, 0x2a]], [0, [0x52, 0x49, 0x46, 0x46]],
+    [4, [0x66, 0x74, 0x79, 0x70]], [0, [0x1a, 0x45, 0xdf, 0xa3]], [0, [0x25, 0x50, 0x44, 0x46]], [0, [0x50, 0x4b, 0x03, 0x04]],
+  ];
+  async function lines(file) {
+    if (/^(image|video|audio)\//.test(file.type)) throw new Error("This is imagery: it is never looked at here. Make its digest on your own machine.");
+    const octets = new Uint8Array(await file.slice(0, 4096).arrayBuffer());
+    const begins = BEGINS.some(([at, wanted]) => wanted.every((octet, place) => octets[at + place] === octet));
+    if (begins || octets.includes(0)) throw new Error("This is no list of digests: it is a picture, a film or another binary file, and stays here.");
+    return file.text();
+  }
+  const drop = document.querySelector("[data-drop]");
+  if (drop) {
+    const field = drop.elements.digests;
+    const take = (file) => within(drop, async () => {
+      field.value = await lines(file);
+    });
+    drop.querySelector("[data-file]").addEventListener("change", (event) => event.target.files[0] && take(event.target.files[0]));
+    drop.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      drop.classList.add("dropping");
+    });
+    drop.addEventListener("dragleave", () => drop.classList.remove("dropping"));
+    drop.addEventListener("drop", (event) => {
+      event.preventDefault();
+      drop.classList.remove("dropping");
+      const [file] = event.dataTransfer.files;
+      if (file) take(file);
+    });
+    drop.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const busy = document.querySelector("[data-busy]");
+      busy.textContent = "Looking up …";
+      within(drop, async () => {
+        const answer = await fetch(`/look-up${drop.elements.near.checked ? "?near=1" : ""}`, {
+          method: "POST",
+          body: field.value,
+          redirect: "error",
+          headers: { "Content-Type": "text/plain", "X-Form-Token": document.body.dataset.formToken, Accept: "application/json, text/html" },
+        });
+        if (!answer.ok) {
+          const value = await answer.json();
+          throw new Error([value.message, value.remedy].filter(Boolean).join(". "));
+        }
+        const shown = document.getElementById(drop.dataset.answers);
+        shown.innerHTML = trusted.createHTML(await answer.text());
+        shown.querySelector("h2")?.scrollIntoView({ block: "start" });
+      }).finally(() => (busy.textContent = ""));
+    });
+  }
+
   // Keys: "g" and a letter leads to a screen, "/" to the search
 
   let waiting = 0;
