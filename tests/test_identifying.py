@@ -30,12 +30,12 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def mesh(tmp_path: Path, clock: FakeClock, count: int) -> Network:
+def mesh(tmp_path: Path, clock: FakeClock, count: int, extra: tuple[str, ...] = ()) -> Network:
     """So many gateways that all know each other, each with twelve entries, the same ones, in a set of its own."""
     agencies = [f"X{letter}-NCVI" for letter in "ABCDE"[:count]]
     folder = policy_folder(tmp_path / "policies", agencies, itertools.combinations(agencies, 2))
     for us, them in itertools.permutations((name[:2] for name in agencies), 2):
-        text = agreement(us, them, actions=(*ACTIONS, "share_contact"))
+        text = agreement(us, them, actions=(*ACTIONS, "share_contact", *extra))
         (folder / us / f"agreement-{them.lower()}.cedar").write_text(text, encoding="utf-8")
     nodes = [make_node(tmp_path, name, clock=clock, policies=str(folder)) for name in agencies]
     befriend(*nodes)

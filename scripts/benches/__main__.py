@@ -25,6 +25,7 @@ from large import bench_large
 from lists import bench_accept, bench_delta, bench_import, bench_poll
 from measure import Figure, Scale, machine
 from near import bench_near
+from notices import bench_notice
 from partners import bench_partner_lookup
 from postgresql import bench_postgresql
 from reconcile import bench_repair
@@ -48,6 +49,7 @@ BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "classes": bench_classes,
     "taxii": bench_taxii,
     "hashsharing": bench_hashsharing,
+    "notice": bench_notice,
     "scale": bench_scale,
     "large": bench_large,
 }
