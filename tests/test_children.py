@@ -14,7 +14,7 @@ from gateway.errors import GatewayError, NotFoundError
 from gateway.exchange import Exchange
 from gateway.model import EntryDraft, VictimStatus
 from partner_simulator import Network, refused
-from test_identifying import everybody_syncs, mesh, own
+from test_identifying import everybody_follows, everybody_syncs, mesh, own
 
 FOUND, MISTAKE = Wish(VictimStatus.IDENTIFIED), Wish(VictimStatus.UNIDENTIFIED, "another child")
 DIGEST = bytes(range(32))
@@ -30,7 +30,7 @@ def three(tmp_path: Path, clock: FakeClock) -> tuple[Network, str]:
     network = mesh(tmp_path, clock, 3, extra=("refer", "share_case_summary", "share_clues"))
     xa, _, xc = network.members.values()
     xc.ledger.import_entries(own(xc), [EntryDraft({"sha256": DIGEST}, source_ref="c")], actor="tester", form="test")
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     case = import_case(xa, "K-1")
     xa.referrals.refer(case, "XB-NCVI")
     everybody_syncs(network, 1)
@@ -60,7 +60,7 @@ def test_an_identification_of_a_case_goes_to_whoever_has_the_case_or_the_materia
     assert [looked_for(one) for one in (xa, xb)] == [[VICTIM], [VICTIM]]
     done = xa.statuses.set_victim(case[:8], VICTIM, FOUND, actor="tester")
     assert done.told.partners == ("XB-NCVI", "XC-NCVI")
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     assert [looked_for(one) for one in (xa, xb)] == [[], []]
     assert {known(one) for one in (xa, xb, xc)} == {("identified", "XA-NCVI")}
     xa.statuses.set_victim(case, VICTIM, MISTAKE, actor="tester")
@@ -74,7 +74,7 @@ def test_who_got_a_case_tells_its_originator_and_nobody_else(tmp_path: Path, clo
     [theirs] = xb.cases.all()
     done = xb.statuses.set_victim(theirs.id, VICTIM, FOUND, actor="tester")
     assert done.told.partners == ("XA-NCVI",)
-    everybody_syncs(network)
+    everybody_follows(network)
     assert known(xa) == ("identified", "XB-NCVI")
     assert looked_for(xa) == []
     assert known(xc) == ()  # that it is in a case of XA's is for XA to tell
@@ -82,7 +82,7 @@ def test_who_got_a_case_tells_its_originator_and_nobody_else(tmp_path: Path, clo
 
 def test_of_a_case_with_several_children_only_the_child_itself_counts(tmp_path: Path, clock: FakeClock) -> None:
     network = mesh(tmp_path, clock, 2)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa = network.members["XA-NCVI"]
     found = Victim("V-3", (StatusStep(VictimStatus.CLOSED, "XA-NCVI", clock() - 5),))
     several = (Victim("V-1"), Victim("V-2"), found)

@@ -25,7 +25,7 @@ from gateway.keystore import PersonalKey
 from gateway.model import EntryDraft, VictimStatus
 from gateway.proposals import Arguments
 from partner_simulator import Faults, Network, refused
-from test_identifying import alarms, everybody_syncs, mesh, own, set_status, sought, status
+from test_identifying import alarms, everybody_follows, everybody_syncs, mesh, own, set_status, sought, status
 
 LEAD = Wish(VictimStatus.LEAD)
 ONE = PersonalKey("one", SigningKey.generate(SeededRandom("one")))
@@ -38,7 +38,7 @@ def clock() -> FakeClock:
 
 def two_leads(tmp_path: Path, clock: FakeClock) -> tuple[Network, Exchange, Exchange]:
     network = mesh(tmp_path, clock, 2)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa, xb = network.members.values()
     set_status(xa, LEAD, 0)
     set_status(xb, LEAD, 0, 1)
@@ -67,7 +67,7 @@ def test_both_are_told_once_and_shown_nothing_until_both_agree(tmp_path: Path, c
         bodies = [xb.mailbox.read(row) for row in tx.mail.incoming("XA-NCVI") if row.kind == "status_assertion"]
     assert {body["contact"] for body in bodies} == {""}
     agree(xa)
-    everybody_syncs(network)
+    everybody_follows(network)
     assert (state(xa), state(xb)) == (("open", "", ""), ("open", "", ""))
     agree(xb)
     everybody_syncs(network)
@@ -85,7 +85,7 @@ def test_who_declines_is_left_alone_and_may_think_again(tmp_path: Path, clock: F
     agree(xa)
     [one] = xb.statuses.claims.all()
     xb.statuses.claims.decline(one.id)
-    everybody_syncs(network)
+    everybody_follows(network)
     assert (state(xa), state(xb)) == (("declined", "", ""), ("declined", "", ""))
     agree(xb)
     everybody_syncs(network)
@@ -98,7 +98,7 @@ def test_who_declines_is_left_alone_and_may_think_again(tmp_path: Path, clock: F
 
 def test_an_answer_does_not_tell_a_partner_what_policy_keeps_from_it(tmp_path: Path, clock: FakeClock) -> None:
     network = mesh(tmp_path, clock, 2)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa, xb = network.members.values()
     set_rules(xa, "XB", agreement("XA", "XB", actions=[one for one in ACTIONS if one != "share_victim_status"]))
     set_status(xa, LEAD)
@@ -116,7 +116,7 @@ def test_a_contact_for_which_nobody_has_agreed_is_refused(tmp_path: Path, clock:
     [one] = xa.statuses.claims.all()
     xb.mailbox.write("XA-NCVI", "claim_contact", {"claim": one.id, "contact": "call me", "reference": ""})
     xb.mailbox.write("XA-NCVI", "claim_answer", {"claim": "0" * 32, "version": 1, "answer": "agree"})
-    everybody_syncs(network)
+    everybody_follows(network)
     assert state(xa) == ("open", "", "")
     assert len(events(xa.node, EventKind.MESSAGE_REFUSED)) == 1
     assert isinstance(refused(lambda: xa.statuses.claims.agree(one.id, "")), MalformedError)
@@ -127,7 +127,7 @@ def test_whatever_the_order_and_the_losses_all_sides_end_alike(seed: int, tmp_pa
     """Three gateways over a network that loses, repeats and damages; random deeds; then peace."""
     source = random.Random(seed)
     network = mesh(tmp_path, clock, 3)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     network.source, network.faults = source, Faults(0.15, 0.15, 0.2, 0.05)
     for _ in range(14):
         exchange = source.choice(list(network.members.values()))
@@ -197,7 +197,7 @@ def merged(tmp_path: Path, clock: FakeClock) -> tuple[Network, Exchange, Exchang
         bootstrap_administrator(exchange.node, ONE.name, ONE.signing_key.public)
         more = [EntryDraft({"sha256": sha256(f"more {n}")}, source_ref=f"m-{n}", series="Door, blue") for n in range(4)]
         exchange.ledger.import_entries(own(exchange), more, actor="tester", form="test")
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     assert sign(xa, xa.statuses.merging.propose("Door, blue", "Blue Door", "the same room")) == "done"
     everybody_syncs(network, 1)
     return network, xa, xb
@@ -208,7 +208,7 @@ def test_a_merge_finds_both_names_for_as_long_as_it_stands_and_each_decides_for_
 ) -> None:
     network, xa, xb = merged(tmp_path, clock)
     set_status(xa, Wish(VictimStatus.IDENTIFIED), 0, series=("Blue Door",))
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     assert (sought(xa), sought(xb)) == (0, 4)
     [offered] = xb.statuses.merging.all()
     assert (offered.names, offered.reason, offered.origin, offered.state) == (
@@ -247,7 +247,7 @@ def test_names_stand_in_no_proposal_and_in_no_log_and_go_to_nobody_who_may_not_s
     set_rules(xa, "XB", agreement("XA", "XB", actions=[one for one in ACTIONS if one != "share_series"]))
     xa.ledger.import_entries(own(xa), drafts(2, first=70, series="R-1"), actor="tester", form="test")
     assert sign(xa, xa.statuses.merging.propose("R-1", "Blue Door", "the same voice")) == "done"
-    everybody_syncs(network)
+    everybody_follows(network)
     assert len(xb.statuses.merging.all()) == 1
     assert isinstance(refused(lambda: xa.statuses.merging.propose("R-1", "R-1", "x")), MalformedError)
     assert isinstance(refused(lambda: xa.statuses.merging.propose("R-1", "Blue Door", "x")), ConflictError)
@@ -258,6 +258,6 @@ def test_nobody_takes_over_anothers_merge(tmp_path: Path, clock: FakeClock) -> N
     [one] = xa.statuses.merging.all()
     body = {"merge": one.id, "version": 9, "names": ["A", "B"], "reason": "x", "merged": False}
     xb.mailbox.write("XA-NCVI", "series_merge", body)
-    everybody_syncs(network)
+    everybody_follows(network)
     assert (xa.statuses.merging.all()[0].state, xa.statuses.merging.all()[0].stands) == ("merged", True)
     assert len(events(xa.node, EventKind.MESSAGE_REFUSED)) == 1

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from chain import ACTIONS, agreement, policy_folder, set_rules
-from factory import FakeClock, befriend, drafts, events, make_node, make_set, open_node, sha256
+from factory import (
+    FakeClock,
+    befriend,
+    card_of,
+    drafts,
+    enrol,
+    events,
+    make_node,
+    make_set,
+    open_node,
+    sha256,
+)
 from gateway.alarms import AlarmKind, sweep
 from gateway.audit import EventKind
 from gateway.cases.assertions import Done, Wish
@@ -30,14 +41,14 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def mesh(tmp_path: Path, clock: FakeClock, count: int, extra: tuple[str, ...] = ()) -> Network:
+def mesh(tmp_path: Path, clock: FakeClock, count: int, extra: tuple[str, ...] = (), *, quorum: int = 1) -> Network:
     """So many gateways that all know each other, each with twelve entries, the same ones, in a set of its own."""
     agencies = [f"X{letter}-NCVI" for letter in "ABCDE"[:count]]
     folder = policy_folder(tmp_path / "policies", agencies, itertools.combinations(agencies, 2))
     for us, them in itertools.permutations((name[:2] for name in agencies), 2):
         text = agreement(us, them, actions=(*ACTIONS, "share_contact", *extra))
         (folder / us / f"agreement-{them.lower()}.cedar").write_text(text, encoding="utf-8")
-    nodes = [make_node(tmp_path, name, clock=clock, policies=str(folder)) for name in agencies]
+    nodes = [make_node(tmp_path, name, clock=clock, policies=str(folder), quorum=quorum) for name in agencies]
     befriend(*nodes)
     network = Network()
     for node in nodes:
@@ -45,11 +56,18 @@ def mesh(tmp_path: Path, clock: FakeClock, count: int, extra: tuple[str, ...] = 
     return network
 
 
+def everybody_follows(network: Network) -> None:
+    """Everybody has everybody's sets, and all mail."""
+    for here, there in itertools.permutations(network.members, 2):
+        asyncio.run(network.sync(here, there).sync())
+
+
 def everybody_syncs(network: Network, rounds: int = 2) -> None:
+    """Everybody's mail is where it belongs, as far as anybody can be reached."""
     for _ in range(rounds):
         for here, there in itertools.permutations(network.members, 2):
             if not {here, there} & network.offline:
-                asyncio.run(network.sync(here, there).sync())
+                asyncio.run(network.sync(here, there).exchange_mail())
 
 
 def member(network: Network, letter: str) -> Exchange:
@@ -100,7 +118,7 @@ def told(exchange: Exchange, done: Done) -> dict[str, tuple[str, bool]]:
 def test_every_holder_is_told_and_its_worklist_shrinks(tmp_path: Path, clock: FakeClock) -> None:
     network = mesh(tmp_path, clock, 3)
     xa, xb = member(network, "A"), member(network, "B")
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     before = held_entries(xb, own(xb))
     assert [sought(one) for one in network.members.values()] == [12, 12, 12]
     done = set_status(xa, FOUND, 0, 1)
@@ -128,7 +146,7 @@ def test_every_holder_is_told_and_its_worklist_shrinks(tmp_path: Path, clock: Fa
 
 def test_whoever_may_not_know_the_status_is_not_told_and_that_is_on_record(tmp_path: Path, clock: FakeClock) -> None:
     network = mesh(tmp_path, clock, 3)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa = member(network, "A")
     allowed = [one for one in ACTIONS if one != "share_victim_status"]
     set_rules(xa, "XB", agreement("XA", "XB", actions=allowed))
@@ -151,7 +169,7 @@ def test_whoever_may_not_know_the_status_is_not_told_and_that_is_on_record(tmp_p
 
 def test_who_does_not_take_it_from_there_keeps_nothing_of_it(tmp_path: Path, clock: FakeClock) -> None:
     network = mesh(tmp_path, clock, 2)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa, xb = member(network, "A"), member(network, "B")
     set_rules(xb, "XA", agreement("XB", "XA", actions=[one for one in ACTIONS if one != "receive"]))
     set_status(xa, FOUND)
@@ -165,7 +183,7 @@ def test_who_holds_none_of_it_hears_nothing_until_it_does(tmp_path: Path, clock:
     xa, xb = member(network, "A"), member(network, "B")
     assert set_status(xa, FOUND).told.partners == ()
     xa.statuses.notices.tell_new_holders()
-    everybody_syncs(network, 1)  # now both have each other's set
+    everybody_follows(network)  # now both have each other's set
     assert status(xb) == ("", [])
     assert xa.statuses.notices.tell_new_holders() == 1
     assert xa.statuses.notices.tell_new_holders() == 0
@@ -177,7 +195,7 @@ def test_a_large_subject_goes_in_pieces_that_each_say_all(tmp_path: Path, clock:
     network = mesh(tmp_path, clock, 2)
     xa, xb = member(network, "A"), member(network, "B")
     xa.ledger.import_entries(own(xa), drafts(300, first=100), actor="tester", form="test")
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     set_status(xa, FOUND, *range(100, 400))
     with xa.node.store.reading() as tx:
         sent = [row for row in tx.mail.sent_mail("XB-NCVI") if row.kind == "identification_notice"]
@@ -194,7 +212,7 @@ def test_a_series_counts_where_a_person_says_that_all_of_it_shows_the_child(tmp_
     xa, xb = member(network, "A"), member(network, "B")
     more = [EntryDraft({"sha256": sha256(f"of XB {n}")}, source_ref=f"b-{n}", series="Blue Door") for n in range(3)]
     xb.ledger.import_entries(own(xb), more, actor="tester", form="test")
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     done = set_status(xa, FOUND, 0, series=("Blue Door",))
     assert done.series == ()
     everybody_syncs(network, 1)
@@ -205,12 +223,31 @@ def test_a_series_counts_where_a_person_says_that_all_of_it_shows_the_child(tmp_
         assert xb.statuses.known_status(tx, asked, ["Blue Door"])[0].joined.is_found
 
 
+def test_invented_data_and_a_partner_under_test_end_no_real_search(tmp_path: Path, clock: FakeClock) -> None:
+    network = mesh(tmp_path, clock, 2, quorum=2)
+    xa, xb = network.members.values()
+    make_set(xa, "test-found", drafts(3, victim_status=UNIDENTIFIED))
+    everybody_follows(network)
+    [entry] = [format_entry(one) for one in sorted(held_entries(xa, "XA-NCVI/test-found"))][:1]
+    done = xa.statuses.set_entries("XA-NCVI/test-found", [entry], FOUND, actor="tester")
+    assert done.told.partners == ("XB-NCVI",)
+    everybody_syncs(network, 1)
+    assert status(xb) == ("", [])
+    enrol(xb.node, card_of(xa.node), test=True)
+    set_status(xa, FOUND, 5)
+    everybody_syncs(network, 1)
+    assert status(xb, 5) == ("", [])
+    enrol(xa.node, card_of(xb.node), test=True)
+    assert set_status(xa, FOUND, 6).told.partners == ()
+    assert len(events(xb.node, EventKind.MESSAGE_REFUSED)) == 2
+
+
 # Whose word it is
 
 
 def test_each_agency_lowers_its_own_word_alone_and_with_a_reason(tmp_path: Path, clock: FakeClock) -> None:
     network = mesh(tmp_path, clock, 3)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa, xb, xc = network.members.values()
     set_status(xa, FOUND)
     clock.advance(60)
@@ -250,7 +287,7 @@ def test_entries_of_two_assertions_are_not_changed_at_once(tmp_path: Path, clock
 def test_resume_reaches_all_who_were_told_also_those_who_may_no_longer_see_it(tmp_path: Path, clock: FakeClock) -> None:
     """One away for weeks, policy changed in between, restarts: each still searches again, and says so."""
     network = mesh(tmp_path, clock, 4)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa, xb = member(network, "A"), member(network, "B")
     done = set_status(xa, FOUND)
     everybody_syncs(network, 1)
@@ -302,7 +339,7 @@ def restart(network: Network, agency: str) -> None:
 
 def test_a_lead_that_is_dropped_was_never_the_end_of_a_search(tmp_path: Path, clock: FakeClock) -> None:
     network = mesh(tmp_path, clock, 2)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa, xb = member(network, "A"), member(network, "B")
     done = set_status(xa, Wish(VictimStatus.LEAD))
     everybody_syncs(network, 1)
@@ -319,7 +356,7 @@ def test_steps_upward_are_told_and_coming_down_to_identified_stops_no_search_ane
     tmp_path: Path, clock: FakeClock
 ) -> None:
     network = mesh(tmp_path, clock, 2)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa, xb = member(network, "A"), member(network, "B")
     for step in (VictimStatus.LEAD, IDENTIFIED, VictimStatus.SAFEGUARDED, VictimStatus.CLOSED):
         set_status(xa, Wish(step))
@@ -334,7 +371,7 @@ def test_steps_upward_are_told_and_coming_down_to_identified_stops_no_search_ane
 
 def test_a_forged_or_unfit_message_changes_nothing_and_holds_nothing_up(tmp_path: Path, clock: FakeClock) -> None:
     network = mesh(tmp_path, clock, 3)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa, xb, xc = network.members.values()
     done = set_status(xa, FOUND)
     everybody_syncs(network, 1)
@@ -356,7 +393,7 @@ def test_a_forged_or_unfit_message_changes_nothing_and_holds_nothing_up(tmp_path
 
 def test_no_digest_series_or_reference_stands_in_the_log_or_in_the_clear(tmp_path: Path, clock: FakeClock) -> None:
     network = mesh(tmp_path, clock, 2)
-    everybody_syncs(network, 1)
+    everybody_follows(network)
     xa, xb = member(network, "A"), member(network, "B")
     set_status(xa, FOUND, 0, series=("Blue Door",))
     everybody_syncs(network, 1)

@@ -42,8 +42,9 @@ from gateway.exchange.lookup import NOTHING_SAID, Hit, Said
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import MAIL_TYPE
 from gateway.mailbox import Hears, Mailbox
-from gateway.model import CRYPTOGRAPHIC, FieldGroup, Surface, VictimStatus
+from gateway.model import CRYPTOGRAPHIC, FieldGroup, Surface, VictimStatus, is_test_set
 from gateway.node import Node
+from gateway.partners import may_exchange
 from gateway.policy import LabelInSet, PartnerRef
 from gateway.statuses import RANK, Assertion, Joined, check_step, is_line, join, newest
 from gateway.statusmail import (
@@ -247,7 +248,8 @@ class Statuses:
         version = lines.next_version(node, tx, before.assertion.version if before else 0)
         assertion = Assertion(node.agency, number, version, wish.status, now, wish.reason)
         check_step(before.assertion if before else None, assertion)
-        whole = before.subject.joined(subject) if before and before.subject and subject.kept else subject
+        known = before.subject if before else None
+        whole = subject if known is None or known == subject else known.joined(subject)
         # 2. It is kept, with the marks of all that it speaks of.
         contact = wish.contact or (before.contact if before else "")
         line = Line(assertion, contact, whole, now, seen=now)
@@ -274,7 +276,7 @@ class Statuses:
         """What a partner asserts, as far as our policy takes it."""
         piece = parse_piece(sender, body)
         material = piece.material
-        self._check_taken(sender, piece)
+        self._check_taken(tx, sender, piece)
         known = lines.find(self._node, tx, sender, piece.assertion.id)
         marks = self.marks.of_material(material)
         if len(tx.statuses.marks(sender, piece.assertion.id)) + len(marks) > MAX_MARKS:
@@ -296,8 +298,16 @@ class Statuses:
         event = self._node.event(EventKind.STATUS_RECEIVED, actor=sender, subject=self._node.agency, details=details)
         tx.log.append([event])
 
-    def _check_taken(self, sender: str, piece: Piece) -> None:
-        """Returns when our policy takes a status of this material from there. DeniedError: it does not."""
+    def _check_taken(self, tx: Transaction, sender: str, piece: Piece) -> None:
+        """Returns when our policy takes a status of this material from there. DeniedError: it does not.
+
+        Invented data end no real search: of a set for tests nothing is taken, and nothing of a real set is taken from a
+        partner under test.
+        """
+        if not self._node.settings.demo:
+            real = not is_test_set(piece.material.set_name)
+            if not real or not may_exchange(self._node, tx, sender, piece.material.set_name):
+                raise DeniedError("invented data, or a partner under test: no search ends by that")
         held = LabelInSet(piece.material.set_name, piece.material.label)
         hub = PartnerRef(sender, sender[:2])
         if not self._node.policy.receivable(hub, Surface.SEALED, {0: held})[0].allowed:

@@ -54,6 +54,7 @@ from gateway.store.tables import HashSet, PartnerRow, StatusTold
 RESUME_DAYS = 3  # a search that stands still for a mistake of ours is begun again at the next shift, not the next month
 STATEMENTS_SET = "statuses"  # under this name policy judges what we assert of material that is another agency's
 GROUPS = (*ENTRY_GROUPS, FieldGroup.CONTACT)  # whom to call is a group of its own
+LOOKED_AT = 500  # assertions for which new holders are looked for at once: some seconds
 MAX_ECHOES = 10_000  # assertions of one partner that are told back to it
 
 
@@ -93,6 +94,7 @@ class Notices:
         self._node = node
         self._shelf = shelf
         self._mailbox = mailbox
+        self._looked_at = ""  # the assertion for which new holders were looked for last
 
     def tell(self, tx: Transaction, line: Line, *, again: bool = False) -> Told:
         """Everybody whom an assertion of ours concerns is told, within the deed that makes it.
@@ -259,9 +261,16 @@ class Notices:
         return count
 
     def tell_new_holders(self) -> int:
-        """Who has come to hold any of the material since, or may know of it now, is told; returns how many were."""
+        """Who has come to hold any of the material since, or may know of it now, is told; returns how many were.
+
+        Looks at some of our assertions, and goes on with the others the next time.
+        """
         with self._node.store.reading() as tx:
-            rows = [row for row in tx.statuses.all(self._node.agency) if RANK[VictimStatus(row.status)] > 0]
+            every = [row for row in tx.statuses.all(self._node.agency) if RANK[VictimStatus(row.status)] > 0]
+        every.sort(key=lambda row: row.number)
+        later = [row for row in every if row.number > self._looked_at]
+        rows = (later or every)[:LOOKED_AT]
+        self._looked_at = rows[-1].number if rows else ""
         count = 0
         for row in rows:
             with self._shelf.reading(self._node.store) as tx:
