@@ -147,6 +147,9 @@ def _difference(tx: Transaction, node: Node, arguments: Arguments) -> Sequence[C
     before = node.policies.texts
     for path, text in _changed(before, rules_of(policytexts.find(tx, _digest(arguments, "folder")))).items():
         changes.append(Change(path, *text))
+    use = [one.use.words for one in (node.policy, after)]
+    if use[0] != use[1]:
+        changes.append(Change("when a program may act on an entry", *use))
     moved = [change for one in rehearse(tx, node, node.policy, after).changes for change in _told(one)]
     if len(moved) > MAX_SHOWN:
         more = f"{len(moved) - MAX_SHOWN} more changes"

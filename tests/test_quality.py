@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from factory import (
     reopened,
     set_state,
 )
-from gateway import categories, standing
+from gateway import activation, categories, standing
 from gateway.adapters.fields import MIN_PDQ_QUALITY
 from gateway.audit import EventKind
 from gateway.categories import Relation
@@ -46,11 +47,12 @@ from gateway.model import AdapterReport, EntryDraft, HandlingCode
 from gateway.opinions import Verdict
 from gateway.policy import DEFAULT_USE, QUALITY_FILE, load
 from gateway.policy.quality import parse_quality
+from gateway.policyacts import activate_policy
 from partner_simulator import Network, held_entries, refused
 
 XA, XB, XC = "XA-NCVI", "XB-NCVI", "XC-NCVI"
 SET = "XA-NCVI/found"
-ALICE = PersonalKey("alice", SigningKey.generate(SeededRandom("alice")))
+ALICE, BOB = (PersonalKey(name, SigningKey.generate(SeededRandom(name))) for name in ("alice", "bob"))
 CONFIRM, DISPUTE, WITHDRAWN = Verdict.CONFIRM, Verdict.DISPUTE, Verdict.WITHDRAWN
 TABLE = """
 table = "category mapping 1"
@@ -405,7 +407,7 @@ def test_what_a_category_is_in_ours_decides(network: Network) -> None:
     adopt(xb, newer)
     [entry] = [one for one in held_entries(xb, SET) if at_xb(network, one).category == "xa-code:1"]
     assert obstacles(network, entry) == ["category"]
-    assert isinstance(refused(lambda: adopt(xb, TABLE)), ConflictError)
+    assert isinstance(refused(lambda: adopt(xb, f"{TABLE}# another text\n")), ConflictError)
     told = [one.details for one in events(xb.node, EventKind.CATEGORY_TABLE_ACTIVATED)]
     assert [(one["scheme"], one["version"]) for one in told] == [("xa-code", 1), ("xa-code", 2)]
     assert told[1]["previous"] == told[0]["table"]
@@ -571,6 +573,33 @@ def test_a_rule_of_use_that_is_not_sound_is_refused_whole(network: Network) -> N
     assert plain.use == DEFAULT_USE
     assert plain.digest != with_rule.digest
     assert with_rule.good_until == min(filter(None, (plain.good_until, with_rule.use.valid_until)))
+
+
+def test_a_rule_of_use_comes_into_force_as_every_rule_does(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    shutil.copytree(SHIPPED_POLICIES, folder, ignore=shutil.ignore_patterns("templates", "categories"))
+    node = make_node(tmp_path, XA, clock=FakeClock(), policies=str(folder), quorum=2)
+    with node.store.transaction() as tx:
+        activation.begin(tx, node)
+    activation.settle(node)
+    for key in (ALICE, BOB):
+        bootstrap_administrator(node, key.name, key.signing_key.public)
+    draft = tmp_path / "draft"
+    shutil.copytree(folder, draft)
+    (draft / "XA" / QUALITY_FILE).write_text(USE.replace("XB", "XA"))
+    desk = approvals(node)
+    proposal = desk.propose(*activate_policy(node, draft), by="alice")
+    told = {one.what: (one.now, one.then) for one in desk.difference(proposal)}
+    before, after = told["when a program may act on an entry"]
+    assert (before.split(";")[0], after.split(";")[0]) == ("2 agencies", "3 agencies")
+    desk.sign(proposal, ALICE)
+    assert node.policy.use == DEFAULT_USE
+    desk.sign(proposal, BOB)
+    assert node.policy.use.agencies == 3
+    assert f"XA/{QUALITY_FILE}" in json.loads((folder / "LOCK").read_text())["files"]
+    # What somebody writes there afterwards stops the gateway.
+    (folder / "XA" / QUALITY_FILE).write_text(USE.replace("agencies = 3", "agencies = 2"))
+    assert isinstance(refused(lambda: activation.bring_folder(node)), ConfigError)
 
 
 # What people see

@@ -57,6 +57,14 @@ class UseRule:
     valid_until: date | None = None
     lapsed: bool = False
 
+    @property
+    def words(self) -> str:
+        """In one line, for whoever signs it."""
+        of = f"{self.agencies} of {', '.join(self.of)}" if self.of else f"{self.agencies} agencies"
+        listing = "listing counts" if self.listing else "listing does not count"
+        relations = "/".join(str(one) for one in Relation if one in self.relations)
+        return f"{of}; {listing}; {self.disputes} disputing keep it from use; categories {relations}"
+
     def on(self, day: date) -> UseRule:
         """The rule as it holds on a day: after its last one it is at least as strict as the default, and as it was."""
         if self.valid_until is None or day <= self.valid_until:
