@@ -161,7 +161,7 @@ def test_whoever_may_not_know_the_status_is_not_told_and_that_is_on_record(tmp_p
     assert bodies["identification_notice"]["contact"] == ""
     mirror = [format_entry(entry) for entry in held_entries(member(network, "C"), own(xa))]
     with member(network, "C").node.store.reading() as tx:
-        found = [member(network, "C").statuses.of_entry(tx, own(xa), one)[1].joined.status for one in mirror]
+        found = [member(network, "C").statuses.knowledge.of_entry(tx, own(xa), one)[1].joined.status for one in mirror]
     assert sorted(found) == ["identified", *["unknown"] * 11]
     said = {one.details["partner"]: one.details["outcome"] for one in events(xa.node, EventKind.STATUS_SHARED)}
     assert said == {"XB-NCVI": "deny", "XC-NCVI": "allow"}

@@ -12,16 +12,16 @@ Contract: contracts/status-1.md; the values: `gateway.statuses`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from gateway.alarms import AlarmKind, close_alarm, raise_alarm
 from gateway.audit import EventKind
 from gateway.cases import lines
 from gateway.cases.certificate import Certificates
-from gateway.cases.children import Child, of_child, sought
+from gateway.cases.children import of_child
 from gateway.cases.deconfliction import Claims
+from gateway.cases.knowing import Knowledge, Known, Worklist
 from gateway.cases.lines import Line
 from gateway.cases.merging import Merging
 from gateway.cases.notices import Notices, Told, resumed_body
@@ -29,24 +29,19 @@ from gateway.cases.subjects import (
     OWN_KINDS,
     Marks,
     Subject,
-    live_rows,
     mark_rows,
     of_entries,
-    series_names,
     with_digests,
 )
-from gateway.columns.rows import GROUP_CODES, Rows
 from gateway.errors import ConflictError, DeniedError, GatewayError, MalformedError, NotFoundError
-from gateway.exchange.labels import stored_label
-from gateway.exchange.lookup import NOTHING_SAID, Hit, Said
 from gateway.exchange.shelf import Shelf
 from gateway.interchange import MAIL_TYPE
 from gateway.mailbox import Hears, Mailbox
-from gateway.model import CRYPTOGRAPHIC, FieldGroup, Surface, VictimStatus, is_test_set
+from gateway.model import Surface, VictimStatus, is_test_set
 from gateway.node import Node
 from gateway.partners import may_exchange
 from gateway.policy import LabelInSet, PartnerRef
-from gateway.statuses import RANK, Assertion, Joined, check_step, is_line, join, newest
+from gateway.statuses import RANK, Assertion, check_step, is_line, newest
 from gateway.statusmail import (
     ASSERTION,
     CLAIM_ANSWER,
@@ -61,14 +56,9 @@ from gateway.statusmail import (
     parse_resume,
 )
 from gateway.store import Transaction
-from gateway.store.tables import HashSet
 
 MAX_MARKS = 40_000  # of one assertion of a partner: twice what we let one of ours have
 ID_BYTES = 16
-FOUND_WORDS = tuple(str(status) for status, rank in RANK.items() if rank >= RANK[VictimStatus.IDENTIFIED])
-SOUGHT = frozenset({VictimStatus.UNKNOWN, VictimStatus.UNIDENTIFIED, VictimStatus.LEAD})
-_PARTS = {GROUP_CODES[group] for group in (FieldGroup.CRYPTOGRAPHIC_DIGESTS, FieldGroup.SERIES)}
-_COLUMNS = ("entry_id", "md5", "sha1", "sha256", "sha512", "series")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,34 +89,6 @@ class Done:
     revoked: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What all agencies together say of something: the status, and the assertions behind it, with whom to call."""
-
-    joined: Joined
-    contacts: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Sought:
-    """An entry of ours whose child is still being looked for. `by`: agencies that hold a lead on it."""
-
-    set_name: str
-    entry: int
-    status: VictimStatus
-    series: str
-    by: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Worklist:
-    """What is still to be looked for: some entries, by set how many there are, and children of open cases."""
-
-    shown: tuple[Sought, ...]
-    counts: Mapping[str, int]
-    children: tuple[Child, ...] = ()
-
-
 class Statuses:
     """One gateway's statuses. Threads may share it."""
 
@@ -139,6 +101,7 @@ class Statuses:
         self.claims = Claims(node, mailbox)
         self.merging = Merging(node, shelf, mailbox)
         self.certificates = Certificates(node)
+        self.knowledge = Knowledge(node, shelf)
         hears: dict[str, Hears] = {
             ASSERTION: self.hear,
             NOTICE: self.hear,
@@ -351,128 +314,19 @@ class Statuses:
     def _met_by(self, tx: Transaction, agency: str, number: str) -> list[Assertion]:
         """Other agencies' assertions that meet one."""
         own = {row.mark for row in tx.statuses.marks(agency, number)}
-        keys = {(other, found) for _, other, found in tx.statuses.meeting(own | self._merged(tx, own))}
+        keys = {(other, found) for _, other, found in tx.statuses.meeting(own | self.knowledge.merged(tx, own))}
         rows = [tx.statuses.find(*key) for key in sorted(keys) if key[0] != agency]
         return [lines.opened(self._node, row).assertion for row in rows if row is not None]
-
-    def _merged(self, tx: Transaction, marks: Collection[bytes]) -> set[bytes]:
-        """The marks of every series name that stands for one of these."""
-        found: set[bytes] = set()
-        for names in self.merging.in_force(tx):
-            made = {name: self.marks.of_series(name) for name in names}
-            if not set(made.values()).isdisjoint(marks):
-                every = series_names(self._node, tx, names)
-                found.update(map(self.marks.of_series, every))
-        return found
-
-    # What is known
 
     def known_status(
         self, tx: Transaction, digests: Sequence[tuple[str, bytes]], series: Collection[str] = ()
     ) -> dict[int, Known]:
-        """What all agencies say of each digest, by its place in the question; of none nothing is said.
-
-        Args:
-            digests: (algorithm, canonical bytes); of others than cryptographic ones nothing is known.
-            series: names that every one of them belongs to.
-        """
-        marks = list(self.marks.of_digests(digests))
-        names = series_names(self._node, tx, series)
-        common = {self.marks.of_series(name) for name in names}
-        met: dict[bytes, list[tuple[str, str]]] = {}
-        for mark, agency, number in tx.statuses.meeting({*marks, *common}):
-            met.setdefault(mark, []).append((agency, number))
-        opened: dict[tuple[str, str], Line] = {}
-        for key in {key for keys in met.values() for key in keys}:
-            row = tx.statuses.find(*key)
-            if row is not None:
-                opened[key] = lines.opened(self._node, row)
-        found = {}
-        for place, mark in enumerate(marks):
-            keys = {key for one in (mark, *common) for key in met.get(one, ())}
-            if keys:
-                found[place] = _known([opened[key] for key in sorted(keys) if key in opened])
-        return found
-
-    def remarks(self, tx: Transaction, hits: Sequence[Hit]) -> list[Said]:
-        """What agencies say of the children behind what a look-up found: a line each. Of what looks alike, nothing."""
-        found = [NOTHING_SAID] * len(hits)
-        alike: dict[str, list[int]] = {}
-        for place, hit in enumerate(hits):
-            if hit.algorithm in CRYPTOGRAPHIC:
-                alike.setdefault(hit.series, []).append(place)
-        for series, places in alike.items():
-            asked = [(hits[place].algorithm, bytes.fromhex(hits[place].digest)) for place in places]
-            known = self.known_status(tx, asked, [series] if series else [])
-            for at, one in known.items():
-                found[places[at]] = _said(one)
-        return found
-
-    def of_entry(self, tx: Transaction, set_name: str, entry: str) -> tuple[VictimStatus, Known]:
-        """The status in an entry's own label, and what all agencies say of it."""
-        named = of_entries(tx, self._shelf, set_name, [entry])
-        [kept] = named.subject.kept
-        series = series_names(self._node, tx, named.series)
-        marks = {*self.marks.of_material(kept.material), *map(self.marks.of_series, series)}
-        keys = sorted({(agency, number) for _, agency, number in tx.statuses.meeting(marks)})
-        rows = [tx.statuses.find(*key) for key in keys]
-        return kept.material.label.victim_status, _known([lines.opened(self._node, row) for row in rows if row])
+        """What all agencies say of each digest: `Knowledge.of_digests`."""
+        return self.knowledge.of_digests(tx, digests, series)
 
     def worklist(self, set_name: str = "", *, limit: int = 0) -> Worklist:
-        """Entries of our own sets whose child is still being looked for: what anybody has identified is not in it.
-
-        Args:
-            limit: how many are shown; 0 for all. All are counted.
-        """
-        with self._shelf.reading(self._node.store) as tx:
-            own = [row for row in tx.sets.all() if not row.hub and set_name in ("", row.name)]
-            if set_name and not own:
-                raise NotFoundError("no such set of ours", remedy="`gateway set list` names them")
-            found, leads = tx.statuses.marks_of_statuses(FOUND_WORDS), self._leads(tx)
-            known = frozenset(found) | self._merged(tx, found)
-            shown: list[Sought] = []
-            counts: dict[str, int] = {}
-            for hash_set in own:
-                for one in self._sought(tx, hash_set, known, leads):
-                    counts[hash_set.name] = counts.get(hash_set.name, 0) + 1
-                    if not limit or len(shown) < limit:
-                        shown.append(one)
-            children = () if set_name else tuple(sought(self._node, tx, known))
-        return Worklist(tuple(shown), counts, children)
-
-    def _leads(self, tx: Transaction) -> dict[bytes, set[str]]:
-        """The marks on which agencies hold a lead, each with who does."""
-        leads: dict[bytes, set[str]] = {}
-        for row in tx.statuses.all():
-            if row.status == VictimStatus.LEAD:
-                for one in tx.statuses.marks(row.agency, row.number):
-                    leads.setdefault(one.mark, set()).add(row.agency)
-        return leads
-
-    def _sought(
-        self, tx: Transaction, hash_set: HashSet, known: frozenset[bytes], leads: dict[bytes, set[str]]
-    ) -> Iterator[Sought]:
-        labels = {row.number: stored_label(row).victim_status for row in tx.sets.labels(hash_set.id or 0)}
-        for label, rows in live_rows(tx, self._shelf, hash_set, _PARTS, _COLUMNS):
-            if labels[label] not in SOUGHT:
-                continue
-            yield from self._sought_in(hash_set, rows, labels[label], known, leads)
-
-    def _sought_in(
-        self, hash_set: HashSet, rows: Rows, status: VictimStatus, known: frozenset[bytes], leads: dict[bytes, set[str]]
-    ) -> Iterator[Sought]:
-        columns = list(self.marks.of_rows(rows).values())
-        series = rows.text("series").to_list()
-        names = {name: self.marks.of_series(name) for name in set(series) if name}
-        for at, entry in enumerate(rows.ints("entry_id").tolist()):
-            marks = [column[at] for column in columns]
-            marks.append(self.marks.of_entry(hash_set.name, entry))
-            if series[at]:
-                marks.append(names[series[at]])
-            if not known.isdisjoint(marks):
-                continue
-            by = sorted({agency for mark in marks for agency in leads.get(mark, ())})
-            yield Sought(hash_set.name, entry, VictimStatus.LEAD if by else status, series[at], tuple(by))
+        """What is still to be looked for: `Knowledge.worklist`."""
+        return self.knowledge.worklist(set_name, limit=limit)
 
     def see(self, number: str, actor: str) -> Line:
         """A person has looked at what a partner asserts; what is open about it is closed."""
@@ -485,26 +339,3 @@ class Statuses:
     def keep_house(self) -> None:
         """Reminders, and what restored partners have to be told."""
         self.notices.keep_house()
-
-
-def _said(known: Known) -> Said:
-    by = known.joined.by
-    agencies, contacts = tuple(sorted({one.agency for one in by})), [contact for _, contact in known.contacts]
-    since = min(one.at for one in by)
-    return Said((_in_words(known),), known.joined.status, agencies, since, "; ".join(contacts))
-
-
-def _in_words(known: Known) -> str:
-    """One line: `identified by XA-NCVI since 2026-11-18, Unit 4, +99 555 0100`."""
-    by = known.joined.by
-    since = datetime.fromtimestamp(min(one.at for one in by), UTC).date().isoformat()
-    agencies = ", ".join(sorted({one.agency for one in by}))
-    contacts = [contact for _, contact in known.contacts]
-    return ", ".join([f"{known.joined.status} by {agencies} since {since}", *contacts])
-
-
-def _known(found: Sequence[Line]) -> Known:
-    joined = join(one.assertion for one in found)
-    by = {one.key for one in joined.by}
-    contacts = tuple((one.assertion.agency, one.contact) for one in found if one.assertion.key in by and one.contact)
-    return Known(joined, contacts)

@@ -110,10 +110,6 @@ class Merging:
         with self._node.store.reading() as tx:
             return [_opened(self._node, row) for row in tx.statuses.merges()]
 
-    def in_force(self, tx: Transaction) -> list[tuple[str, str]]:
-        """Pairs of names that stand for one series here."""
-        return [merge_names(self._node, row.id, row.sealed)[0] for row in tx.statuses.merges() if row.state == MERGED]
-
     def hear(self, tx: Transaction, sender: str, body: dict[str, object]) -> None:
         """A partner has merged two series, or parted them again: a proposal to us."""
         said = parse_series(body)
@@ -143,6 +139,11 @@ class Merging:
     def _id(self, number: str) -> str:
         with self._node.store.reading() as tx:
             return _one(tx, number).id
+
+
+def in_force(node: Node, tx: Transaction) -> list[tuple[str, str]]:
+    """Pairs of names that stand for one series here."""
+    return [merge_names(node, row.id, row.sealed)[0] for row in tx.statuses.merges() if row.state == MERGED]
 
 
 # The guarded acts

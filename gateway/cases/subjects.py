@@ -128,9 +128,14 @@ class Marks:
 
     def of_digests(self, digests: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
         """The mark of each (algorithm, digest), in order; cryptographic ones alone."""
-        for name, value in digests:
-            rows = Rows.of(1, {name: [value]})
-            yield self._digests.column(name, rows.octets(name))[0].tobytes()
+        asked = list(digests)
+        columns: dict[str, Iterator[bytes]] = {}
+        for name in {name for name, _ in asked}:
+            values = [value for algorithm, value in asked if algorithm == name]
+            rows = Rows.of(len(values), {name: values})
+            columns[name] = (one.tobytes() for one in self._digests.column(name, rows.octets(name)))
+        for name, _ in asked:
+            yield next(columns[name])
 
     def of_rows(self, rows: Rows) -> dict[str, list[bytes]]:
         """The marks of whole columns, by algorithm."""

@@ -172,7 +172,7 @@ def status_show(
                 line = lines.opened(node, tx.statuses.beginning(what))
                 shell.show(_line_value(line), *_line_words(line))
                 return
-            own, known = exchange.statuses.of_entry(tx, full_name(node, what), entry)
+            own, known = exchange.statuses.knowledge.of_entry(tx, full_name(node, what), entry)
     joined = known.joined
     value: dict[str, object] = {
         "set": full_name(node, what),

@@ -164,7 +164,7 @@ class Exchange:
         from gateway.cases.assertions import Statuses  # noqa: PLC0415
 
         self.statuses = Statuses(node, self.shelf, self.mailbox)
-        self.lookup.remarks.append(self.statuses.remarks)
+        self.lookup.remarks.append(self.statuses.knowledge.remarks)
         self._refusals = RecordingBound(MAX_REFUSALS_RECORDED, 10 * MAX_REFUSALS_RECORDED)
 
     # What we send
