@@ -188,7 +188,7 @@ def bring_folder(node: Node) -> None:
     """
     folder = node.settings.policies_folder
     with node.store.reading() as tx:
-        files, digest = _signed_files(tx, node)
+        files, digest = signed_files(tx, node)
         lock, held = _lock(tx, node, files, digest), read_lock(folder)
         before = {} if held in (None, lock) else _files_before(tx, node, str(held), digest)
     then = {path: _sha256(text) for path, text in files.items()}
@@ -218,7 +218,7 @@ def _unlike(fault: str, place: str) -> ConfigError:
     return ConfigError(fault, place=place, remedy=_REMEDY)
 
 
-def _signed_files(tx: Transaction, node: Node) -> tuple[Mapping[str, str], str]:
+def signed_files(tx: Transaction, node: Node) -> tuple[Mapping[str, str], str]:
     """All files that were signed with the policy in force, and their digest."""
     word = standing.policy_in_force(tx, node)
     digest = tx.people.meta(FOLDER_META) or word.policy

@@ -314,6 +314,25 @@ def read_policy_files(folder: Path, jurisdiction: str) -> dict[str, str]:
     return dict(sorted(texts.items()))
 
 
+def is_policy_file(path: str, jurisdiction: str) -> bool:
+    """Whether a policy of this jurisdiction may have a file of this relative path (contracts/policy-1.md, rule 1)."""
+    folder, _, name = path.partition("/")
+    if path == SCHEMA:
+        return True
+    if folder not in (FEDERATION, jurisdiction):
+        return False
+    beside = (EXAMPLES, READ_BY_PEOPLE, SHEET)
+    return PLACE.fullmatch(path) is not None or name in beside or path == f"{jurisdiction}/{QUALITY_FILE}"
+
+
+def may_lie_beside(path: str) -> bool:
+    """Whether a file of this relative path may lie in a policy folder without being opened: another's, or none's."""
+    top, _, rest = path.partition("/")
+    if top in (READ_BY_PEOPLE, LOCK):
+        return not rest
+    return bool(rest) and (top in (TEMPLATES, CATEGORIES) or JURISDICTION.fullmatch(top) is not None)
+
+
 def read_lock(folder: Path) -> str | None:
     """What `LOCK` in a policy folder says, None without one."""
     path = folder / LOCK
@@ -341,8 +360,7 @@ def _policy_files(folder: Path, jurisdiction: str) -> list[str]:
             name = f"{part}/{entry.name}"
             if entry.is_symlink() or not entry.is_file():
                 raise ConfigError("a policy is not an ordinary file", place=name)
-            stray = PLACE.fullmatch(name) is None and entry.name not in (EXAMPLES, READ_BY_PEOPLE, SHEET)
-            if stray and name != f"{jurisdiction}/{QUALITY_FILE}":
+            if not is_policy_file(name, jurisdiction):
                 raise ConfigError("an unexpected file among the policies", place=name)
             names.append(name)
     if len(names) > MAX_POLICY_FILES:

@@ -13,7 +13,7 @@ from pathlib import Path
 from gateway import activation, policytexts, standing
 from gateway.activation import FOLDER_META, SUPERSEDED, rules_of
 from gateway.approvals import Act, Arguments, Change
-from gateway.config import read_policy_files
+from gateway.config import is_policy_file, read_policy_files
 from gateway.errors import ConflictError, MalformedError
 from gateway.exchange.rehearsing import Counted, rehearse
 from gateway.interchange import HEX_DIGEST
@@ -35,7 +35,13 @@ def activate_policy(node: Node, folder: Path, on: date | None = None) -> tuple[s
         ConfigError: a rule is not sound.
         MalformedError: the day is not one to come.
     """
-    files = read_policy_files(folder, node.settings.jurisdiction)
+    return activate_texts(node, read_policy_files(folder, node.settings.jurisdiction), on)
+
+
+def activate_texts(node: Node, files: Mapping[str, str], on: date | None = None) -> tuple[str, Arguments]:
+    """As `activate_policy`, of files that lie in no folder: relative path to content."""
+    for path in files:
+        require(is_policy_file(path, node.settings.jurisdiction), "a file that no policy here has")
     require(on is None or on > node.today, "the day is not one to come")
     _ = load(rules_of(files), on=on or node.today).digest
     with node.store.transaction() as tx:

@@ -78,6 +78,8 @@ FLOOR_OF = {
     "partners": "deeds",
     "passkeyacts": "deeds",
     "policyacts": "deeds",
+    "policyhistory": "deeds",
+    "policymatrix": "deeds",
     "signin": "deeds",
     "policytexts": "deeds",
     "receipts": "deeds",

@@ -15,7 +15,6 @@ from gateway.config import read_examples, read_policies, read_sheets
 from gateway.errors import ConfigError, MalformedError, NotFoundError
 from gateway.model import ENTRY_GROUPS, HandlingCode, Label, Restriction, Surface, VictimStatus
 from gateway.policy import (
-    FEDERATION,
     Action,
     Decision,
     LabelInSet,
@@ -23,10 +22,9 @@ from gateway.policy import (
     PolicySet,
     Purpose,
     ShareRequest,
+    check,
     describe,
     load,
-    parse_examples,
-    try_example,
 )
 from gateway.policyacts import activate_policy, cancel_policy
 from gateway.standing import policy_in_force, policy_waiting
@@ -322,22 +320,13 @@ def check_policies(folder: Path, jurisdiction: str) -> dict[str, object]:
     Raises:
         ConfigError: names the first rule that is not, or the first example that is decided otherwise.
     """
-    policies = load(read_policies(folder, jurisdiction), on=_today())
-    examples = read_examples(folder, jurisdiction)
-    count = 0
-    for part in (FEDERATION, jurisdiction):
-        for example in parse_examples(examples[part], part) if part in examples else ():
-            if example.us != jurisdiction:
-                continue  # the federation's examples speak of several countries, each of which checks its own
-            count += 1
-            faults = try_example(example, policies)
-            if faults:
-                raise ConfigError(f"decided otherwise than written: {'; '.join(faults)}", place=example.place)
+    checked = check(read_policies(folder, jurisdiction), read_examples(folder, jurisdiction), on=_today())
+    policies = checked.sound()
     return {
         "jurisdiction": jurisdiction,
         "digest": policies.digest,
         "rules": len(policies.rules),
-        "examples": count,
+        "examples": checked.examples,
         "lapsed": [rule.id for rule in policies.lapsed],
         "good_until": str(policies.good_until or ""),
     }

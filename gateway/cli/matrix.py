@@ -119,26 +119,14 @@ def _described(
 
 def _stored(node: Node, partners: list[str], sets: list[str]) -> _Asked:
     """The gateway's own sets, and the partners that are enrolled."""
-    from gateway.exchange.labels import stored_label  # noqa: PLC0415  describing labels needs no database
-    from gateway.partners import ACTIVE  # noqa: PLC0415
+    from gateway.policymatrix import enrolled, own_labels  # noqa: PLC0415  describing labels needs no database
 
-    labels: dict[str, LabelInSet] = {}
     with node.store.reading() as tx:
-        enrolled = tuple(
-            PartnerRef(row.agency, row.jurisdiction) for row in tx.people.partners() if row.state == ACTIVE
-        )
-        found = [tx.sets.get(_full(node.agency, name)) for name in sets] or [
-            row for row in tx.sets.all() if not row.hub
-        ]
-        for row in found:
-            for one in tx.sets.labels(row.id or 0):
-                label = stored_label(one)
-                tags = f", {', '.join(label.restrictions)}" if label.restrictions else ""
-                short = f"{row.name.partition('/')[2]} {one.number}: {label.handling}, {label.victim_status}{tags}"
-                labels[short] = LabelInSet(row.name, label)
+        partners_now = enrolled(tx)
+        labels = {one.name: one.held for one in own_labels(tx, [_full(node.agency, name) for name in sets])}
     if not labels:
         raise NotFoundError("no set has a label yet", remedy="import entries first, or ask with --describe")
-    return _Asked(node.policy, _named(partners) or enrolled or described_partners(node.policy), labels, None)
+    return _Asked(node.policy, _named(partners) or partners_now or described_partners(node.policy), labels, None)
 
 
 def _decided(shell: Shell, asked: _Asked, questions: tuple[Question, ...], surface: Surface) -> Matrix:

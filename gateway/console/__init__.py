@@ -17,11 +17,23 @@ Rules:
 
 from aiohttp import web
 
-from gateway.console import account, approving, casework, logbook, lookups, now, partners, routing, statistics, syncing
+from gateway.console import (
+    account,
+    approving,
+    casework,
+    logbook,
+    lookups,
+    now,
+    partners,
+    policies,
+    routing,
+    statistics,
+    syncing,
+)
 from gateway.console.pages import Route
 from gateway.exchange import Exchange
 
-SCREENS = (account, now, casework, lookups, syncing, partners, approving, logbook, statistics)
+SCREENS = (account, now, casework, lookups, syncing, partners, policies, approving, logbook, statistics)
 ROUTES: tuple[Route, ...] = tuple(route for screen in SCREENS for route in screen.ROUTES)
 
 

@@ -10,6 +10,7 @@ from gateway.approvals import Approvals
 from gateway.errors import MalformedError, NotFoundError, UnauthenticatedError
 from gateway.exchange import Exchange
 from gateway.node import Node
+from gateway.policymatrix import Matrices
 from gateway.signin import Role, Session, SignIn
 
 EVERY_ROLE = frozenset(Role)
@@ -20,11 +21,12 @@ READERS_OF_THE_LOG = frozenset({Role.ADMINISTRATOR, Role.AUDITOR})
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The collaborators of every screen."""
+    """The collaborators of every screen. `matrices` were decided for somebody before."""
 
     exchange: Exchange
     signin: SignIn
     approvals: Approvals
+    matrices: Matrices = field(default_factory=Matrices)
 
     @property
     def node(self) -> Node:

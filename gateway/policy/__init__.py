@@ -21,12 +21,14 @@ Standard: the Cedar language 4 (docs.cedarpolicy.com), through `cedarpy`.
 """
 
 from gateway.model import Purpose
+from gateway.policy.checking import Checked, Fault, check
 from gateway.policy.deciding import PolicySet, load
-from gateway.policy.describing import SHEET, describe, plain
+from gateway.policy.describing import SHEET, describe, duty_words, plain
 from gateway.policy.differing import IntakeChange, ShareChange, intake_changes, share_changes
 from gateway.policy.examples import Example, parse_examples, try_example
 from gateway.policy.loading import FEDERATION, PLACE, SCHEMA, digest_texts
 from gateway.policy.quality import DEFAULT_USE, QUALITY_FILE, UseRule
+from gateway.policy.rulechanges import ChangedRule, RuleChanges, rule_changes
 from gateway.policy.words import (
     Action,
     Decision,
@@ -53,11 +55,14 @@ __all__ = [
     "SCHEMA",
     "SHEET",
     "Action",
+    "ChangedRule",
+    "Checked",
     "Decision",
     "Duty",
     "Effect",
     "Example",
     "Explanation",
+    "Fault",
     "Grid",
     "IntakeChange",
     "LabelInSet",
@@ -69,16 +74,20 @@ __all__ = [
     "Question",
     "Reason",
     "Rule",
+    "RuleChanges",
     "RuleKind",
     "ShareChange",
     "ShareRequest",
     "UseRule",
+    "check",
     "describe",
     "digest_texts",
+    "duty_words",
     "intake_changes",
     "load",
     "parse_examples",
     "plain",
+    "rule_changes",
     "share_changes",
     "try_example",
 ]

@@ -103,6 +103,38 @@ def describe(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleInWords:
+    """One rule, part by part, without the marks of a sheet; `does` is empty where it has no plain words."""
+
+    parts: Mapping[str, str]
+    form: Form
+
+
+def rules_in_words(texts: Mapping[str, str]) -> dict[str, RuleInWords]:
+    """Every rule among these texts by its id. ConfigError where a rule is not sound."""
+    placed = sort_texts(texts)
+    loaded = load_rules(placed, parse_schema(placed.schema))
+    named = agreements(placed.rules, placed.jurisdiction)
+    found = {}
+    for name, rule in loaded.rules.items():
+        try:
+            words: _Described | None = _describe(rule, loaded.forms[name], named)
+        except ConfigError:
+            words = None  # it decides all the same
+        parts = {
+            "does": _unmarked(words.does()) if words else "",
+            "says": rule.says,
+            "duties": ", ".join(map(str, rule.obligations)),
+            "law": rule.law,
+            "reviewed by": rule.reviewed_by,
+            "valid until": str(rule.valid_until),
+            "file": rule.path,
+        }
+        found[name] = RuleInWords(parts, loaded.forms[name])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
 class _Described:
     """One rule in words. `partner` is "" for every partner, `actions` None for all of them."""
 
@@ -138,15 +170,19 @@ class _Described:
     def paragraph(self) -> str:
         """The rule in sentences, under what its lawyers say of it."""
         rule = self.rule
-        said = f"{self.when() or 'always'}: {'; '.join(self.deeds())}."
         law = f"Law: {plain(rule.law)}. Reviewed by: {plain(rule.reviewed_by)}."
         if self.permits:
             until = f"It permits until {rule.valid_until}, that day included."
         else:
             until = f"To be reviewed by {rule.valid_until}; it forbids after that day as well."
         duties = [f"Duties of the receiver: {self.duties()}."] if rule.obligations else []
-        listed = "".join(f"- {line}\n" for line in (said[:1].upper() + said[1:], *duties, law, until))
+        listed = "".join(f"- {line}\n" for line in (self.does(), *duties, law, until))
         return f"**{rule.id}** – {plain(rule.says)}\n\n{listed}"
+
+    def does(self) -> str:
+        """When it holds, and what may or may not happen then: one sentence."""
+        said = f"{self.when() or 'always'}: {'; '.join(self.deeds())}."
+        return said[:1].upper() + said[1:]
 
     def deeds(self) -> list[str]:
         """What may or may not happen, a clause each: "XB may receive series", "XA may take entries from XB"."""
@@ -181,7 +217,7 @@ class _Described:
 
     def duties(self) -> str:
         """All duties; "" if there are none."""
-        return "; ".join(map(_duty, self.rule.obligations))
+        return "; ".join(map(duty_words, self.rule.obligations))
 
 
 def _sheet(described: Sequence[_Described], part: str) -> str:
@@ -222,6 +258,11 @@ class _NoWords(Exception):  # noqa: N818  it never leaves this module
 def plain(text: str) -> str:
     """The text as it reads on a sheet, whatever characters it holds."""
     return MARKDOWN.sub(r"\\\g<0>", text)
+
+
+def _unmarked(text: str) -> str:
+    """What `plain` was given."""
+    return re.sub(r"\\(.)", r"\1", text)
 
 
 def _partner(scope: object, named: Mapping[str, frozenset[str]]) -> str:
@@ -358,7 +399,8 @@ def _quoted(text: str) -> str:
     return f"“{plain(text)}”"
 
 
-def _duty(obligation: Obligation) -> str:
+def duty_words(obligation: Obligation) -> str:
+    """A duty for people: "delete after 90 days"."""
     words = DUTIES[obligation.duty].format(days=obligation.days)
     return words.replace(" 1 days", " 1 day") if obligation.duty in COUNTED else words
 

@@ -218,23 +218,8 @@ def described(
     Args:
         foreign: as well entries of each partner's country and of a third one, with and without leave to go on.
     """
-    seen, own, agency = policies.looks_at(asked), policies.jurisdiction, set_name.partition("/")[0]
-    countries = tuple(sorted({partner.jurisdiction for partner in partners} - {own}))
-    owners: dict[str, tuple[str, tuple[str, ...]]] = {f"of {own}": (own, ())}
-    if foreign:
-        for code in (*countries, THIRD):
-            owners |= {f"of {code}": (code, ()), f"of {code} with leave": (code, countries)}
-    tags = {NO_TAG: (), **{str(tag): (tag,) for tag in Restriction}} if "restrictions" in seen else {NO_TAG: ()}
-    axes = (
-        tuple(owners),
-        tuple(tags),
-        _words(seen, "handling", HandlingCode, HandlingCode.H2),
-        _words(seen, "victim_status", (one for one in VictimStatus if one is not VictimStatus.WITHHELD), "identified"),
-        _words(seen, "evaluation.source", "ABCDEF", "A"),
-        _words(seen, "evaluation.information", "123456", "1"),
-        _texts(seen, "category", "unspecified:0"),
-        _texts(seen, "legal_basis", "unspecified"),
-    )
+    axes, owners, tags = _axes(policies, partners, asked, foreign=foreign)
+    own, agency = policies.jurisdiction, set_name.partition("/")[0]
     labels = []
     for owner, tag, handling, status, source, level, category, basis in itertools.product(*axes):
         code, onward = owners[owner]
@@ -252,6 +237,39 @@ def described(
         )
         labels.append(LabelInSet(set_name, label))
     return Described(axes, tuple(labels))
+
+
+def described_size(
+    policies: PolicySet, partners: Sequence[PartnerRef], asked: Sequence[Question], *, foreign: bool = False
+) -> int:
+    """How many labels `described` would make."""
+    return math.prod(map(len, _axes(policies, partners, asked, foreign=foreign)[0]))
+
+
+def _axes(
+    policies: PolicySet, partners: Sequence[PartnerRef], asked: Sequence[Question], *, foreign: bool
+) -> tuple[tuple[tuple[str, ...], ...], dict[str, tuple[str, tuple[str, ...]]], dict[str, tuple[Restriction, ...]]]:
+    """The words of each attribute; whose entries and which tags the first two stand for."""
+    seen, own = policies.looks_at(asked), policies.jurisdiction
+    countries = tuple(sorted({partner.jurisdiction for partner in partners} - {own}))
+    owners: dict[str, tuple[str, tuple[str, ...]]] = {f"of {own}": (own, ())}
+    if foreign:
+        for code in (*countries, THIRD):
+            owners |= {f"of {code}": (code, ()), f"of {code} with leave": (code, countries)}
+    tags: dict[str, tuple[Restriction, ...]] = {NO_TAG: ()}
+    if "restrictions" in seen:
+        tags |= {str(tag): (tag,) for tag in Restriction}
+    axes = (
+        tuple(owners),
+        tuple(tags),
+        _words(seen, "handling", HandlingCode, HandlingCode.H2),
+        _words(seen, "victim_status", (one for one in VictimStatus if one is not VictimStatus.WITHHELD), "identified"),
+        _words(seen, "evaluation.source", "ABCDEF", "A"),
+        _words(seen, "evaluation.information", "123456", "1"),
+        _texts(seen, "category", "unspecified:0"),
+        _texts(seen, "legal_basis", "unspecified"),
+    )
+    return axes, owners, tags
 
 
 def _alike(decision: Decision) -> tuple[object, ...]:
@@ -355,9 +373,9 @@ def _square(cell: Cell, asked: Sequence[Question], place: tuple[float, float, fl
 def told(cell: Cell, asked: Sequence[Question]) -> str:
     """A cell in words: what is allowed, what is withheld and by which rule, duties, rules."""
     pairs = list(zip(asked, cell.decisions, strict=True))
-    allowed = [_asked_words(question) for question, decision in pairs if decision.allowed]
+    allowed = [asked_words(question) for question, decision in pairs if decision.allowed]
     withheld = [
-        f"{_asked_words(question)} ({', '.join(decision.rule_ids) or decision.reason.replace('_', ' ')})"
+        f"{asked_words(question)} ({', '.join(decision.rule_ids) or decision.reason.replace('_', ' ')})"
         for question, decision in pairs
         if not decision.allowed
     ]
@@ -369,13 +387,14 @@ def told(cell: Cell, asked: Sequence[Question]) -> str:
     return ". ".join(parts) + "."
 
 
-def _asked_words(question: Question) -> str:
+def asked_words(question: Question) -> str:
+    """A question in a word or two: "perceptual digests", "look up for victim identification"."""
     word = question.action.removeprefix("share_").replace("_", " ")
     return f"{word} for {question.purpose.replace('_', ' ')}" if question.purpose else word
 
 
 def _described(matrix: Matrix) -> str:
-    asked = ", ".join(map(_asked_words, matrix.grid.asked))
+    asked = ", ".join(map(asked_words, matrix.grid.asked))
     return f"Partners across, labels down; in each square how much of this is allowed: {asked}."
 
 
@@ -385,7 +404,7 @@ def _legend(matrix: Matrix, y: float) -> Iterator[str]:
         x = GAP + 28 * step
         yield f'<rect class="s{step}" x="{x}" y="{y}" width="26" height="18" rx="2"/>'
         yield f'<text class="t{step}" x="{x + 13}" y="{y + 13}" text-anchor="middle">{step or "–"}</text>'
-    asked = ", ".join(map(_asked_words, matrix.grid.asked))
+    asked = ", ".join(map(asked_words, matrix.grid.asked))
     yield f'<text class="ink faint" x="{GAP + 28 * (steps + 1) + GAP}" y="{y + 13}">of {steps} asked</text>'
     yield f'<text class="ink faint" x="{GAP}" y="{y + 34}" font-size="10">{_text(asked)}</text>'
 

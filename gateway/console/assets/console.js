@@ -200,6 +200,21 @@
     }
   });
 
+  // A table of squares: the arrow keys go from one to the next
+
+  const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  document.addEventListener("keydown", (event) => {
+    const cell = event.target.closest("[data-arrows] td");
+    const step = STEPS[event.key];
+    if (!cell || !step || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    const row = cell.closest("table").rows[cell.parentElement.rowIndex + step[0]];
+    const next = row?.cells[cell.cellIndex + step[1]]?.querySelector("a");
+    if (next) {
+      event.preventDefault();
+      next.focus();
+    }
+  });
+
   // Day and night: as the system has it, unless somebody chose
 
   const button = document.querySelector("[data-theme-button]");
