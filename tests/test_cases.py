@@ -181,6 +181,33 @@ def test_the_newest_version_wins_whatever_order_they_come_in(book: Casebook) -> 
         assert book.get(case).row.version == 3
 
 
+def test_whoever_writes_the_database_neither_erases_a_case_nor_lifts_its_duties(
+    book: Casebook, node: Node, clock: FakeClock
+) -> None:
+    cases = {
+        name: take(book, case_record(reference=name))[0] for name in ("until", "duties", "review", "garbage", "own")
+    }
+    changes = {
+        "until": {"keep_until": clock()},
+        "duties": {"obligations": "retain_days(1)"},
+        "review": {"review_on": "2020-01-01"},
+        "garbage": {"review_on": "0"},
+    }
+    with node.store.transaction() as tx:
+        for name, values in changes.items():
+            row = tx.cases.find(cases[name])
+            assert row is not None
+            tx.cases.replace(row.model_copy(update=values))
+    clock.advance(300 * DAY)
+    assert book.keep_house() == 0
+    assert {row.state for row in book.all()} == {CaseState.OPEN}
+    for name in ("until", "duties"):
+        with pytest.raises(GatewayError):
+            book.get(cases[name])
+    # Somebody has to look, and nothing else waits for that.
+    assert {one.subject for one in alarms.sweep(node)} == set(cases.values())
+
+
 def test_a_row_under_another_id_or_version_does_not_open(book: Casebook, node: Node) -> None:
     """Who writes the database cannot put an old report, or another case's, in a case's place."""
     [case] = take(book, case_record())

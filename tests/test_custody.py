@@ -12,10 +12,13 @@ from sqlalchemy import text
 
 from case_builders import CLUE, SUMMARY, case_record
 from factory import FakeClock, befriend, make_node
+from gateway.caserecord import CASE_GROUPS
 from gateway.cases.custody import Custody, Step, Verdict, chain
 from gateway.cases.custodypage import page
+from gateway.crypto import canonical
 from gateway.exchange import Exchange
 from gateway.store import Transaction
+from gateway.vidx import dump_case
 from partner_simulator import Network
 from test_referral import XA, XB, Table
 
@@ -125,6 +128,23 @@ def test_what_was_tampered_with_is_shown_as_broken(
     custody = chain(table[XA].node, sent)
     assert custody.verdict is Verdict.BROKEN
     assert "broken" in page(custody).decode()
+
+
+def test_a_report_that_was_swapped_before_it_left_is_shown_as_broken(table: Table) -> None:
+    """Our log says which report was referred; the partner's receipt and signature say which one came."""
+    [taken] = table[XA].cases.take_in([case_record()], form="vidx")
+    table[XA].referrals.refer(taken.case, XB)
+    node = table[XA].node
+    with node.store.transaction() as tx:
+        [row] = tx.mail.sent_mail(XB)
+        body = table[XA].mailbox.read(row)
+        body["report"] = dump_case(case_record(summary="other words"), list(CASE_GROUPS)).decode()
+        sealed = node.keystore.master_key.seal(canonical.encode(body), f"mail to {XB} {row.number}", node.random)
+        tx.mail.reseal(row, sealed)
+    table.settle()
+    custody = chain(node, taken.case)
+    assert custody.verdict is Verdict.BROKEN
+    assert verdicts(referral_of(custody)) == {"our log": "verified", "receipt": "broken", "signature": "not proved"}
 
 
 def test_a_case_that_is_erased_keeps_its_chain_and_loses_the_signed_words(table: Table) -> None:

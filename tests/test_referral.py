@@ -559,10 +559,14 @@ def test_a_forged_report_is_refused_and_touches_no_case(table: Table, report: st
 
 def test_the_same_case_from_two_partners_is_two_cases(table: Table) -> None:
     """Neither partner can change what the other referred, nor learn that it did."""
-    _, first = table.refer(onward=("XB", "XC"))
+    _, first = table.refer(onward=("XB", "XC"), evaluation="A1")
     table[XB].talk.accept(first)
-    report = dump_case(case_record(XA, onward=("XB", "XC"), summary="forged"), list(FieldGroup)).decode()
+    record = case_record(XA, onward=("XB", "XC"), evaluation="A1", summary="forged")
+    report = dump_case(record, list(FieldGroup)).decode()
+    take_up(table[XB], "XB/agreement-xc.cedar", 'action == Action::"look_up"', 'action == Action::"receive"')
     table.smuggle(XC, XB, (REFERRAL, Referral("cd" * 16, Purpose.SAFEGUARDING, Urgency.ROUTINE, (), report).body()))
+    [second] = table[XB].cases.inbox()
+    assert (second.source, table[XB].cases.get(second.id).record.summary) == (XC, "forged")
     assert table[XB].cases.get(first).record.summary == case_record().summary
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.approvals import LIFETIME_SECONDS, Arguments
@@ -245,7 +246,8 @@ class Referrals:
                 tx.people.set_meta(REVIEWED_META, now)  # what has to wait takes it away again
                 for row in tx.cases.all([CaseState.OPEN, CaseState.CLOSED]):
                     if any(one.side == OURS and one.state in TALKING for one in tx.cases.threads(row.id)):
-                        self.changed(tx, row, self._book.open(row).report)
+                        with suppress(GatewayError):  # one that cannot be opened keeps no other waiting
+                            self.changed(tx, row, self._book.open(row).report)
                 tx.cases.drop_old_drafts("referral", self._node.clock() - LIFETIME_SECONDS)
 
     # One step each
