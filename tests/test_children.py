@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from case_builders import VICTIM, case_record
-from factory import FakeClock, drafts
+from factory import FakeClock, drafts, events
+from gateway.audit import EventKind
 from gateway.caserecord import EntryReference, StatusStep, Victim
 from gateway.cases.assertions import Wish
 from gateway.errors import GatewayError, NotFoundError
@@ -68,16 +69,21 @@ def test_an_identification_of_a_case_goes_to_whoever_has_the_case_or_the_materia
     assert [looked_for(one) for one in (xa, xb)] == [[VICTIM], [VICTIM]]
 
 
-def test_who_got_a_case_tells_its_originator_and_nobody_else(tmp_path: Path, clock: FakeClock) -> None:
+def test_who_got_a_case_tells_its_originator_and_whoever_lists_the_material_as_their_own(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     network, _ = three(tmp_path, clock)
     xa, xb, xc = network.members.values()
     [theirs] = xb.cases.all()
     done = xb.statuses.set_victim(theirs.id, VICTIM, FOUND, actor="tester")
-    assert done.told.partners == ("XA-NCVI",)
+    assert done.told.partners == ("XA-NCVI", "XC-NCVI")
     everybody_follows(network)
-    assert known(xa) == ("identified", "XB-NCVI")
+    assert known(xa) == known(xc) == ("identified", "XB-NCVI")
     assert looked_for(xa) == []
-    assert known(xc) == ()  # that it is in a case of XA's is for XA to tell
+    # XC hears a word of XB's own on an entry of XC's. That there is a case of XA's is for XA to tell.
+    assert xc.cases.all() == []
+    [told] = [one.details for one in events(xb.node, EventKind.STATUS_SHARED) if one.subject == "XC-NCVI"]
+    assert told["outcome"] == "allow"
 
 
 def test_of_a_case_with_several_children_only_the_child_itself_counts(tmp_path: Path, clock: FakeClock) -> None:

@@ -1,7 +1,9 @@
 """Telling partners what we assert, and taking it back from everybody who was told.
 
 Who is told is decided anew with every version, under the policy of that moment: whoever may hold any of the material
-(`subjects.holders`) or was told before, and may see that the entry exists and its victim status. Of the digests it gets
+(`subjects.holders`) or was told before, and may see that the entry exists and its victim status. Of a case that was
+referred to us nothing is told on; but an agency that looks for the child by entries of its own hears, of these, a word
+of our own. Of the digests a partner gets
 the cryptographic ones, where policy shows it these; series names where it shows the series; entries' ids where it
 follows the set. Who was told is kept.
 
@@ -22,9 +24,9 @@ from dataclasses import dataclass, replace
 from gateway.alarms import AlarmKind, raise_alarm
 from gateway.audit import EventKind
 from gateway.cases import lines
-from gateway.cases.children import partners_of
+from gateway.cases.children import REFERRED, partners_of
 from gateway.cases.lines import Line
-from gateway.cases.subjects import Kept, Subject, as_it_stands, holders
+from gateway.cases.subjects import Kept, Subject, as_it_stands, elsewhere, holders
 from gateway.crypto.checkpoint import VerifierKey, number_of_log
 from gateway.errors import DeniedError
 from gateway.exchange.forwarding import NOTHING, narrowed
@@ -125,6 +127,8 @@ class Notices:
             follows.setdefault(partner, frozenset())
         known = {row.partner: row for row in tx.statuses.told(line.id)}
         kept = as_it_stands(tx, self._shelf, line.subject)
+        if any(one.came == REFERRED for one in kept):
+            kept = (*kept, *elsewhere(tx, self._shelf, line.subject))
         for partner in sorted({*follows, *known}):
             row = find(self._node, tx, partner)
             if row is None and partner not in known:

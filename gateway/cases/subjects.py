@@ -308,6 +308,19 @@ def as_it_stands(tx: Transaction, shelf: Shelf, subject: Subject) -> tuple[Kept,
     return tuple(found)
 
 
+def elsewhere(tx: Transaction, shelf: Shelf, subject: Subject) -> Iterator[Kept]:
+    """The same digests as they stand in mirrors: what their owners, and whoever gave it to us, hold of it themselves.
+
+    For a case that was referred to us: the case is not told on, but whoever looks for the child by entries of their own
+    hears of these.
+    """
+    named = {one.material.set_name for one in subject.kept if one.material.entries}
+    for hash_set in tx.sets.stored():
+        if hash_set.hub and hash_set.name not in named:
+            held = with_digests(tx, shelf, hash_set.id or 0, subject.digests)
+            yield from of_held(tx, hash_set, held).subject.kept
+
+
 def _named(tx: Transaction, shelf: Shelf, hash_set: HashSet, subject: Subject) -> list[Held]:
     """Entries that a subject names themselves: such as have no cryptographic digest."""
     ids = {entry for one in subject.kept if one.material.set_name == hash_set.name for entry in one.material.entries}
