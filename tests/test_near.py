@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chain import ACTIONS, agreement, chain, set_rules
 from factory import FakeClock, SeededRandom, befriend, make_node, make_set, reopened, sha256
 from gateway.columns import MAX_RADIUS, Rows
 from gateway.columns.pdq import QUALITY_FLOOR, near_in
@@ -247,3 +248,17 @@ def test_comparing_each_with_each_knows_which_rows_may_answer() -> None:
     asked = Rows.of(2, {"pdq": PICTURES[1::-1]}).octets("pdq")
     found = near_in(9, held, held[:, 0] == held[0, 0], asked)
     assert (found.query.tolist(), found.row.tolist(), set(found.block_no.tolist())) == ([1, 1], [0, 2], {9})
+
+
+def test_digests_that_a_hub_withholds_are_near_nothing_and_no_fault(tmp_path: Path) -> None:
+    network = chain(tmp_path, FakeClock(), 2)
+    xa, xb = network.members["XA-NCVI"], network.members["XB-NCVI"]
+    shown = [one for one in ACTIONS if one != "share_perceptual_digests"]
+    set_rules(xa, "XB-NCVI", agreement("XA", "XB", actions=shown))
+    entry = EntryDraft({"sha256": sha256("x"), "pdq": PICTURES[0]}, pdq_quality=90)
+    make_set(xa, "identified", [entry])
+    asyncio.run(network.sync("XB-NCVI", "XA-NCVI").pull())
+    assert len(held_entries(xb, SET)) == 1
+    assert near(xb, PICTURES) == set()
+    assert near(xb, PICTURES * 50) == set()
+    assert len(near(xa, PICTURES)) == 1
