@@ -32,6 +32,7 @@ from factory import (
 from gateway import lookups
 from gateway.alarms import AlarmKind
 from gateway.audit import EventKind
+from gateway.cases.assertions import Wish
 from gateway.doors import native
 from gateway.errors import ConfigError, DeniedError, GatewayError, MalformedError, NotFoundError, RateLimitedError
 from gateway.exchange import Exchange, answering, shelf
@@ -234,6 +235,63 @@ def test_nothing_is_answered_while_exchange_is_paused(world: World) -> None:
         tx.people.pause(EVERYTHING, "a drill", world.clock())
     with pytest.raises(GatewayError, match="paused"):
         world.xa.look_up_for("XB-NCVI", body)
+
+
+# Our own word
+
+IDENTIFIED = Wish(VictimStatus.IDENTIFIED, contact="Unit 4")
+
+
+def entry_of(world: World, name: str) -> str:
+    [hit] = world.xa.lookup.find([sha256(name).hex()], actor="tester")
+    return hit.entry
+
+
+def test_what_we_have_asserted_since_counts_and_who_heard_it_is_noted(world: World) -> None:
+    world.clock.advance(60)
+    done = world.xa.statuses.set_entries(world.name, [entry_of(world, "a lead")], IDENTIFIED, actor="tester")
+    world.clock.advance(60)
+    [[told]] = world.told(sha256("a lead"), distance=None).values()
+    assert (told.status, told.who, told.since) == (VictimStatus.IDENTIFIED, "XA-NCVI", done.assertion.at)
+    with world.xa.node.store.reading() as tx:
+        heard = {row.partner: row.version for row in tx.statuses.told(done.assertion.id)}
+    assert heard == {"XB-NCVI": done.assertion.version}
+    [shared] = [one for one in events(world.xa.node, EventKind.STATUS_SHARED) if one.details["outcome"] == "allow"]
+    assert (shared.details["partner"], shared.details["assertion"]) == ("XB-NCVI", done.assertion.id)
+    assert "xa-xb-look-up" in str(shared.details["rules"])
+    # Whoever may have stopped searching for it hears that it was wrong.
+    back = Wish(VictimStatus.UNIDENTIFIED, reason="another child")
+    world.xa.statuses.set_entries(world.name, [entry_of(world, "a lead")], back, actor="tester")
+    with world.xa.node.store.reading() as tx:
+        [row] = tx.statuses.told(done.assertion.id)
+    assert (row.partner, row.status, bool(row.due)) == ("XB-NCVI", "unidentified", True)
+    [[told]] = world.told(sha256("a lead"), distance=None).values()
+    assert told.status is VictimStatus.LEAD, "the label's own word stands"
+
+
+def test_our_word_is_told_only_to_whom_policy_shows_that_status(tmp_path: Path) -> None:
+    network = chain(tmp_path, FakeClock(), 2)
+    xa, xb = network.members["XA-NCVI"], network.members["XB-NCVI"]
+    rules = agreement("XA", "XB", actions=(*ACTIONS, "look_up"))
+    name = make_set(xa, "found", [EntryDraft({"sha256": sha256("x"), "pdq": PDQ}, pdq_quality=90)])
+    [hit] = xa.lookup.find([sha256("x").hex()], actor="tester")
+    xa.statuses.set_entries(name, [hit.entry], IDENTIFIED, actor="tester")
+
+    def said(digest: bytes) -> list[VictimStatus]:
+        [asked] = xb.asking.plan("XA-NCVI", [digest.hex()], WHY, 31).questions
+        sealed, _ = xa.look_up_for("XB-NCVI", xb.look_up_question("XA-NCVI", asked))
+        return [one.status for _, told, _ in asked.answers(xb.look_up_answer("XA-NCVI", asked, sealed)) for one in told]
+
+    hidden = rules.replace(
+        'action == Action::"share_victim_status",\n  resource\n)',
+        'action == Action::"share_victim_status",\n  resource\n) '
+        'unless { resource.victim_status == VictimStatus::"identified" }',
+    )
+    assert hidden != rules
+    for text, status in ((rules, VictimStatus.IDENTIFIED), (hidden, VictimStatus.UNKNOWN)):
+        set_rules(xa, "XB-NCVI", text)
+        assert said(sha256("x")) == [status]
+        assert said(PDQ) == [VictimStatus.UNKNOWN], "of what looks alike nothing is asserted"
 
 
 # What nobody can tell

@@ -25,6 +25,7 @@ from gateway.cases.knowing import Knowledge, Known, Worklist
 from gateway.cases.lines import Line
 from gateway.cases.merging import Merging
 from gateway.cases.notices import Notices, Told, resumed_body
+from gateway.cases.ownword import OwnWord
 from gateway.cases.subjects import (
     OWN_KINDS,
     Marks,
@@ -102,6 +103,7 @@ class Statuses:
         self.merging = Merging(node, shelf, mailbox)
         self.certificates = Certificates(node)
         self.knowledge = Knowledge(node, shelf)
+        self.own_word = OwnWord(node, self.marks)
         hears: dict[str, Hears] = {
             ASSERTION: self.hear,
             NOTICE: self.hear,

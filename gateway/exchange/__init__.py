@@ -165,6 +165,7 @@ class Exchange:
 
         self.statuses = Statuses(node, self.shelf, self.mailbox)
         self.lookup.remarks.append(self.statuses.knowledge.remarks)
+        self._answering.own_word = self.statuses.own_word
         self._refusals = RecordingBound(MAX_REFUSALS_RECORDED, 10 * MAX_REFUSALS_RECORDED)
 
     # What we send

@@ -11,6 +11,9 @@ An answer must tell only what it says. So whatever a question brings, the same i
 
 The door then lets the answer wait for the next beat of its size, so that the time of a hit does not show either.
 
+Where our own agency has asserted more of a child than the label of the entry says, and the partner may be told so, the
+answer says that (`own_word`), and it is on record who was told.
+
 What a partner may know of an entry is judged by its label: whether a question for this purpose may be answered at all
 (`look_up`), whether the entry may be known to exist, and which field groups are shown. A PDQ digest is looked for only
 under labels whose perceptual digests the partner may see, near or equal alike, and says no more than "needs review".
@@ -20,11 +23,12 @@ Contract: contracts/look-up-1.md. Decision: contracts/decisions/0023-look-ups.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from gateway.alarms import AlarmKind, raise_alarm
-from gateway.audit import EventKind
+from gateway.audit import Event, EventKind
 from gateway.columns.block import decode
 from gateway.columns.rows import GROUP_CODES, Rows, same_values
 from gateway.errors import OverloadedError, RateLimitedError
@@ -41,6 +45,7 @@ from gateway.model import AGENCY, CRYPTOGRAPHIC, FieldGroup, HandlingCode, Label
 from gateway.node import Node
 from gateway.partners import POLICY_RETRY_SECONDS, active, may_move
 from gateway.policy import LabelRights, PartnerRef
+from gateway.statuses import RANK, Assertion
 from gateway.store import Transaction
 from gateway.store.tables import BlockRow, HashSet, LabelRow, LookUpUse
 
@@ -60,6 +65,7 @@ _ORDER = tuple(
 class _Served:
     """A set that a partner could be answered from, and what may be told of each label."""
 
+    who: PartnerRef
     hash_set: HashSet
     labels: Mapping[int, tuple[LabelRow, Label]]
     rights: Mapping[int, LabelRights]
@@ -81,8 +87,33 @@ class _Candidates:
         self.by_block.setdefault(block, []).extend(found)
 
 
+class Words(Protocol):
+    """What our own agency asserts of children (`cases.ownword`)."""
+
+    def of_digests(self, tx: Transaction, digests: Sequence[tuple[str, bytes]]) -> dict[int, Assertion]:
+        """The highest of what we assert of each digest, by its place."""
+
+    def of_series(self, tx: Transaction, names: Iterable[str]) -> dict[str, Assertion]:
+        """The highest of what we assert of each series."""
+
+    def told(
+        self, tx: Transaction, partner: str, words: Mapping[str, tuple[Assertion, LabelRights]]
+    ) -> Iterator[Event]:
+        """The events of telling a partner of assertions, which is noted."""
+
+
+@dataclass(slots=True)
+class _Words:
+    """Our own word on the digests of one question, and what of it was told."""
+
+    by_slot: Mapping[int, Assertion]
+    told: dict[str, tuple[Assertion, LabelRights]] = field(default_factory=dict)
+
+
 class Answering:
-    """Answers partners' look-ups, within what each may ask."""
+    """Answers partners' look-ups, within what each may ask. `own_word` is there once cases are."""
+
+    own_word: Words
 
     def __init__(self, node: Node, shelf: Shelf) -> None:
         self._node = node
@@ -112,8 +143,9 @@ class Answering:
                 if not one.hub and may_move(self._node, row, one.name) and self._counts(one, under_test=row.test)
             ]
             found: list[list[Told]] = [[] for _ in question.slots]
+            words = _Words(self.own_word.of_digests(tx, question.slots))
             for one in served:
-                for slot, told in self._found(tx, one, question):
+                for slot, told in self._found(tx, one, question, words):
                     found[slot].append(told)
         answer = Answer(question_id, self._node.clock(), tuple(tuple(sorted(said, key=_rank)) for said in found))
         raw = answer.dump()
@@ -133,7 +165,7 @@ class Answering:
                 "policy": policy.digest,
             }
             event = self._node.event(EventKind.LOOK_UP, actor=card.agency, subject=self._node.agency, details=details)
-            tx.log.append([event])
+            tx.log.append([event, *self.own_word.told(tx, card.agency, words.told)])
         return raw
 
     # What a partner may ask
@@ -176,22 +208,27 @@ class Answering:
     def _served(self, tx: Transaction, hash_set: HashSet, card: IdentityCard, question: Question) -> _Served:
         labels = self._audiences.labels(tx, hash_set)
         who = PartnerRef(card.agency, card.jurisdiction)
-        return _Served(hash_set, labels, look_up_rights(self._node.policy, hash_set, labels, who, question.purpose))
+        rights = look_up_rights(self._node.policy, hash_set, labels, who, question.purpose)
+        return _Served(who, hash_set, labels, rights)
 
-    def _found(self, tx: Transaction, served: _Served, question: Question) -> Iterator[tuple[int, Told]]:
+    def _found(self, tx: Transaction, served: _Served, question: Question, words: _Words) -> Iterator[tuple[int, Told]]:
         """What may be told of each slot from one set."""
         candidates = self._candidates(tx, served, question)
         stored = self._opened(tx, served, list(candidates.by_block), len(question.slots))
+        permitted: list[tuple[int, int, Rows, int | None]] = []
         for row, block in zip(stored, self._shelf.get_all(tx, stored, GROUP_CODES.values()), strict=True):
             rows = decode(block, ["entry_id", *ALGORITHMS, *TOLD])
             right = served.rights.get(row.label)
             for slot, algorithm, place, distance in candidates.by_block.get(block_id(row), ()):
                 one = rows.slice(place, place + 1)
                 if right is not None and _may_know(right, algorithm) and _is_the_one(one, algorithm, question, slot):
-                    yield (
-                        slot,
-                        self._told(served, row.label, right, one, None if algorithm in CRYPTOGRAPHIC else distance),
-                    )
+                    permitted.append((slot, row.label, one, None if algorithm in CRYPTOGRAPHIC else distance))
+        of_series = self.own_word.of_series(tx, {one.text("series")[0] for _, _, one, _ in permitted})
+        for slot, label, one, apart in permitted:
+            said = [words.by_slot.get(slot), of_series.get(one.text("series")[0])]
+            ours = max((word for word in said if word), key=lambda word: RANK[word.status], default=None)
+            word = ours if apart is None else None  # of what looks alike nothing is asserted
+            yield slot, self._told(served, label, one, apart, question, word, words)
 
     def _candidates(self, tx: Transaction, served: _Served, question: Question) -> _Candidates:
         """Where each digest asked about may stand in a set, whoever may know of it."""
@@ -226,20 +263,35 @@ class Answering:
             chosen.add(others.pop(below(self._node.random, len(others))))
         return [here[number] for number in sorted(chosen & here.keys())]
 
-    def _told(self, served: _Served, number: int, right: LabelRights, row: Rows, distance: int | None) -> Told:
+    def _told(  # noqa: PLR0917  all that an answer is made of
+        self,
+        served: _Served,
+        number: int,
+        row: Rows,
+        distance: int | None,
+        question: Question,
+        word: Assertion | None,
+        words: _Words,
+    ) -> Told:
         """What is said of one entry."""
-        label = served.labels[number][1]
+        label, right = served.labels[number][1], served.rights[number]
+        asserted = None if word is None else self._with_our_word(served, number, question, word)
+        if asserted is not None and word is not None:
+            label, right = asserted
+            words.told[word.id] = word, right
         attributes = shown_attributes(label, right.groups)
         knows_status = FieldGroup.VICTIM_STATUS in right.groups
         [entry], [changed], [status_at] = (row.ints(name).tolist() for name in ("entry_id", "changed_at", "status_at"))
-        owner = row.text("status_owner")[0] if knows_status else ""
+        owner, since = row.text("status_owner")[0] if knows_status else "", status_at if knows_status else 0
+        if asserted is not None and word is not None:
+            owner, since = word.agency, word.at
         return Told(
             set_name=served.hash_set.name,
             entry=format_entry(entry),
             originator=label.originator,
             status=VictimStatus(str(attributes["victim_status"])),
             who=owner if AGENCY.fullmatch(owner) else label.originator,
-            since=(status_at if knows_status else 0) or changed,
+            since=since or changed,
             category=label.category,
             handling=HandlingCode(label.handling),
             series=row.text("series")[0] if FieldGroup.SERIES in right.groups else "",
@@ -247,6 +299,18 @@ class Answering:
             duties=tuple(str(duty) for duty in right.obligations),
             distance=distance,
         )
+
+    def _with_our_word(
+        self, served: _Served, number: int, question: Question, word: Assertion
+    ) -> tuple[Label, LabelRights] | None:
+        """The label with the status that we assert, and what may be told under it; None where that is no more than the
+        label says, or may not be told."""
+        row, label = served.labels[number]
+        if RANK[word.status] <= RANK.get(label.victim_status, -1):
+            return None
+        with_it = replace(label, victim_status=word.status)
+        told = look_up_rights(self._node.policy, served.hash_set, {0: (row, with_it)}, served.who, question.purpose)[0]
+        return (with_it, told) if {FieldGroup.EXISTENCE, FieldGroup.VICTIM_STATUS} <= told.groups else None
 
     def _record_decisions(self, tx: Transaction, served: _Served, partner: str, question: Question) -> None:
         answers: Answers = {n: (row.digest, served.rights[n]) for n, (row, _) in served.labels.items()}

@@ -90,6 +90,17 @@ class Statuses:
             for row in self._connection.execute(query.order_by(MARK.mark, MARK.agency, MARK.number)):
                 yield bytes(row[0]), row[1], row[2]
 
+    def asserted(self, agency: str, marks: Collection[bytes]) -> Iterator[tuple[bytes, StatusLine]]:
+        """(mark, assertion) of every assertion of one agency that speaks of one of these: so many questions to the
+        database as there are marks, whatever it holds."""
+        wanted = sorted(marks)
+        of = (LINE.agency == MARK.agency) & (LINE.number == MARK.number)
+        for start in range(0, len(wanted), MARKS_AT_ONCE):
+            some = wanted[start : start + MARKS_AT_ONCE]
+            query = select(MARK.mark, *LINE).join(StatusLine, of).where(MARK.mark.in_(some), MARK.agency == agency)
+            for row in self._connection.execute(query.order_by(MARK.mark, MARK.number)):
+                yield bytes(row[0]), StatusLine(**dict(zip(LINE.keys(), row[1:], strict=True)))
+
     def count_marks(self) -> int:
         """How many marks there are."""
         return int(self._connection.execute(select(sql.count()).select_from(StatusMarkTable)).scalar_one())
