@@ -409,6 +409,15 @@ def test_words_about_what_is_not_here_do_not_pile_up(network: Network, monkeypat
     assert len(events(network.members[XA].node, EventKind.MESSAGE_REFUSED)) == 2
 
 
+def test_who_may_not_know_of_a_set_is_not_asked_about_it(network: Network) -> None:
+    xa = network.members[XA]
+    assert xa.opinions.ask(SET, XB) == XB
+    set_rules(xa, XB, agreement("XA", "XB", actions=["receive"]))
+    assert isinstance(refused(lambda: xa.opinions.ask(SET, XB)), DeniedError)
+    set_rules(network.members[XB], XC, agreement("XB", "XC", actions=["receive"]))
+    assert isinstance(refused(lambda: network.members[XB].opinions.ask(SET, XC)), DeniedError)
+
+
 def test_what_is_not_held_cannot_be_judged(network: Network) -> None:
     xb = network.members[XB]
     assert isinstance(refused(lambda: xb.opinions.give(SET, [5], CONFIRM, "seen", actor="t")), NotFoundError)

@@ -135,15 +135,17 @@ class Opinions:
         """Ask a partner for its words on a set (the hub of a mirror, if none is named); returns whom.
 
         Raises:
-            DeniedError: the set is our own, and no partner is named.
+            DeniedError: the set is our own, and no partner is named; or policy lets the partner see nothing of it.
         """
         with self._node.store.transaction() as tx:
             hash_set = tx.sets.get(name)
             whom = partner or hash_set.hub
             if not whom:
                 raise DeniedError("the set is our own", remedy="name a partner who follows it")
-            row = tx.people.partner(whom)
-            if not self._may_hear(row, hash_set):
+            # The question names the set, so it goes only to who may know that there is anything in it.
+            row, labels = tx.people.partner(whom), {one.number for one in tx.sets.labels(_id(hash_set))}
+            comes = whom == hash_set.hub and self._may_hear(row, hash_set)
+            if not comes and not self._may_know(tx, hash_set, row, labels):
                 raise DeniedError("this partner may not be asked about this set")
             self._mailbox.post(tx, whom, REQUEST, {"set": name})
         return whom
