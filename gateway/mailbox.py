@@ -276,6 +276,14 @@ class Mailbox:
             tx.mail.drop_evidence(partner, number)
         return True
 
+    def rewrite(self, tx: Transaction, row: MailIn | MailOut, body: dict[str, object]) -> None:
+        """A message says less here from now on: something in it is erased, and so is what proves it."""
+        way = "from" if isinstance(row, MailIn) else "to"
+        context = _context(way, row.partner, row.number)
+        tx.mail.reseal(row, self._node.keystore.master_key.seal(canonical.encode(body), context, self._node.random))
+        if isinstance(row, MailIn):
+            tx.mail.drop_evidence(row.partner, row.number)
+
     def _message(self, row: MailOut) -> MailMessage:
         return MailMessage(row.number, row.message_id, row.kind, row.created, self.read(row))
 

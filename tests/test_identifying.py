@@ -11,6 +11,7 @@ import pytest
 from chain import ACTIONS, agreement, policy_folder, set_rules
 from factory import (
     FakeClock,
+    SeededRandom,
     befriend,
     card_of,
     drafts,
@@ -23,16 +24,22 @@ from factory import (
 )
 from gateway.alarms import AlarmKind, sweep
 from gateway.audit import EventKind
+from gateway.cases import lines
 from gateway.cases.assertions import Done, Wish
+from gateway.crypto.keys import SigningKey
 from gateway.errors import ConflictError, DeniedError, MalformedError, NotFoundError
 from gateway.exchange import Exchange
+from gateway.exchange.erasing import erase
 from gateway.exchange.lookup import format_entry
+from gateway.keyadmin import approvals, bootstrap_administrator
 from gateway.keylife import DAY_SECONDS
+from gateway.keystore import PersonalKey
 from gateway.model import EntryDraft, VictimStatus
 from partner_simulator import Network, held_entries, refused
 
 IDENTIFIED, UNIDENTIFIED = VictimStatus.IDENTIFIED, VictimStatus.UNIDENTIFIED
 FOUND = Wish(IDENTIFIED, contact="Victim identification unit, +99 555 0100")
+ONE = PersonalKey("one", SigningKey.generate(SeededRandom("one")))
 MISTAKE = Wish(UNIDENTIFIED, "another child")
 
 
@@ -406,3 +413,51 @@ def test_no_digest_series_or_reference_stands_in_the_log_or_in_the_clear(tmp_pat
         clear = leaves.decode() + "".join(str(row.model_dump()) for row in rows)
         assert not any(word in clear for word in secret)
         assert sha256("made-up 0") not in [one.mark for one in marks]
+
+
+def test_what_is_erased_by_order_stands_in_no_assertion_and_in_no_message(tmp_path: Path, clock: FakeClock) -> None:
+    network = mesh(tmp_path, clock, 2)
+    everybody_follows(network)
+    for exchange in network.members.values():
+        bootstrap_administrator(exchange.node, ONE.name, ONE.signing_key.public)
+    set_status(member(network, "A"), FOUND, 0, 1)
+    everybody_syncs(network)
+    waiting = set_status(member(network, "A"), FOUND, 1, 2).assertion.id  # on its way yet
+    for exchange in network.members.values():
+        desk = approvals(exchange.node)
+        number = desk.propose(*erase(exchange.node, [sha256("made-up 1").hex()], "order 7"), by=ONE.name)
+        assert desk.sign(number, ONE).state == "done"
+        said = digests_said(exchange)
+        assert sha256("made-up 1").hex() not in said
+        assert sha256("made-up 0").hex() in said
+    everybody_syncs(network)
+    assert status(member(network, "B"), 2) == ("identified", ["XA"])
+    with member(network, "B").node.store.reading() as tx:
+        assert tx.statuses.find("XA-NCVI", waiting) is not None
+
+
+def digests_said(exchange: Exchange) -> str:
+    """All that assertions and messages about them say."""
+    with exchange.node.store.reading() as tx:
+        mail = [*tx.mail.incoming(), *tx.mail.sent_mail()]
+        bodies = [exchange.mailbox.read(row) for row in mail if row.kind == "identification_notice"]
+        held = [lines.opened(exchange.node, row).subject for row in tx.statuses.all(exchange.node.agency)]
+    return str(bodies) + str([one.dump() for one in held if one])
+
+
+def test_what_is_said_of_anothers_entry_goes_to_its_owner_and_no_further_than_the_entry(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    network = mesh(tmp_path, clock, 3)
+    xa, xb, xc = network.members.values()
+    ours = [EntryDraft({"sha256": sha256("of XA alone")}, source_ref="a")]
+    xa.ledger.import_entries(own(xa), ours, actor="tester", form="test")
+    xc.ledger.import_entries(own(xc), ours, actor="tester", form="test")
+    everybody_follows(network)
+    held = {one["sha256"]: entry for entry, one in held_entries(xb, own(xa)).items()}
+    entry = format_entry(held[sha256("of XA alone")])
+    done = xb.statuses.set_entries(own(xa), [entry], FOUND, actor="tester")
+    assert done.told.partners == ("XA-NCVI",)  # XC holds it too; that XA has it is not XB's to tell
+    everybody_syncs(network)
+    with xa.node.store.reading() as tx:
+        assert xa.statuses.known_status(tx, [("sha256", sha256("of XA alone"))])[0].joined.by[0].agency == "XB-NCVI"

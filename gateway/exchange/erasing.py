@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 from gateway.approvals import Act, Arguments, Change
 from gateway.audit import EventKind
+from gateway.cases.forgetting import forget
 from gateway.columns.block import decode
 from gateway.columns.marks import MARK_BYTES, MarkIndex, mask_of, packed_marks
 from gateway.columns.rows import (
@@ -105,6 +106,7 @@ def _erase(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> 
     if not new and not survey.finds:
         raise ConflictError("all of this is erased already, and stays away")
     add(node, tx, ERASED, new, details={"deed": "erased", **told})
+    forget(node, tx, {mark for one in (*survey.listings, *marks) for mark in one})
     _carry_out(node, tx, survey, told)
 
 
