@@ -14,7 +14,18 @@ from typing import Any
 import pytest
 
 from case_builders import CLUE, DESCRIPTION, REFERENCE, SECRETS, case_record
-from factory import FakeClock, SeededRandom, befriend, card_of, enrol, events, make_node
+from factory import (
+    FakeClock,
+    SeededRandom,
+    befriend,
+    card_of,
+    enrol,
+    events,
+    link_to,
+    loopback,
+    make_node,
+    serving,
+)
 from gateway import alarms
 from gateway.alarms import AlarmKind
 from gateway.audit import EventKind
@@ -53,6 +64,7 @@ from gateway.keystore import PersonalKey
 from gateway.model import FieldGroup, HandlingCode, Purpose, Restriction
 from gateway.partners import record_policy
 from gateway.store.tables import CaseRow, CaseThread
+from gateway.sync import PartnerSync
 from gateway.vidx import dump_case, redact
 from partner_simulator import Faults, Network, Rogue
 
@@ -617,6 +629,61 @@ def test_messages_that_do_not_go_together_are_refused_whole(table: Table) -> Non
     with pytest.raises(MalformedError, match="go together"):
         table[XA].accept(XB, BytesIO(table.rogue(XB).envelope(dump_mail(mixed), MAIL_TYPE)))
     assert thread_of(table[XA], sent).state == ThreadState.RECEIVED
+
+
+@pytest.mark.parametrize("deed", ["refer", "accept", "recall", "update"])
+def test_a_crash_before_the_commit_leaves_nothing_of_a_deed(
+    table: Table, deed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, came = table.refer()
+    [other] = table[XA].cases.take_in([case_record(reference="another")], form="vidx")
+    deeds = {
+        "refer": (XA, lambda: table[XA].referrals.refer(other.case, XB)),
+        "accept": (XB, lambda: table[XB].talk.accept(came)),
+        "recall": (XA, lambda: table[XA].referrals.recall(sent, XB, "wrong")),
+        "update": (XA, lambda: table[XA].cases.take_in([case_record(version=2)], form="vidx", update=True)),
+    }
+    agency, do = deeds[deed]
+
+    def state() -> tuple[object, ...]:
+        with table[agency].node.store.reading() as tx:
+            cases = tx.cases.all()
+            threads = [one for row in cases for one in tx.cases.threads(row.id)]
+            partner = XB if agency == XA else XA
+            return cases, threads, tx.mail.last_out(partner), tx.log.size()
+
+    before = state()
+    with monkeypatch.context() as patch:
+        patch.setattr(table[agency].node.store, "before_commit", lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            do()
+    assert state() == before
+    do()
+    table.settle()
+    assert state() != before
+
+
+async def test_the_largest_report_goes_over_http_and_comes_back_by_polling(tmp_path: Path) -> None:
+    clock = FakeClock()
+    xa, xb = (make_node(tmp_path, agency, clock=clock, **loopback()) for agency in (XA, XB))
+    befriend(xa, xb)
+    many = tuple(replace(case_record().clues[0], text=f"{number} " + "é" * 1_900) for number in range(58))
+    here, there = Exchange(xa), Exchange(xb)
+    cases = [case_record(reference=f"K-{number}", clues=many) for number in range(4)]
+    for taken in here.cases.take_in(cases, form="vidx"):
+        here.referrals.refer(taken.case, XB)
+    async with serving(there), link_to(xb, xa) as link:
+        await PartnerSync(here, link, XB).exchange_mail()
+    assert len(there.cases.inbox()) == 4
+    for row in there.cases.inbox():
+        there.talk.decline(row.id, "no")
+    there.cases.take_in([case_record(XB, clues=many)], form="vidx")
+    [own] = [row for row in there.cases.all() if not row.source]
+    there.referrals.refer(own.id, XA)
+    async with serving(there), link_to(xb, xa) as link:
+        await PartnerSync(here, link, XB).exchange_mail()  # XA asks; nobody at XB pushes anything
+    [row] = [one for one in here.cases.inbox() if one.source == XB]
+    assert len(here.cases.get(row.id).record.clues) == 58
 
 
 # The state machine

@@ -11,7 +11,7 @@ Nothing is referred by itself: `proposals` names the units that a case points to
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -232,10 +232,10 @@ class Referrals:
 
     def keep_house(self) -> None:
         """What has arrived of a case that is gone is erased; under another policy, or on another day, what partners
-        hold of cases is looked at again."""
+        hold of cases is looked at again; and what could not go to a partner goes when it can."""
         with self._node.store.reading() as tx:
             gone = tx.cases.worded([CaseState.DECLINED, CaseState.ERASED])
-            seen = tx.people.meta(REVIEWED_META)
+            seen, behind = tx.people.meta(REVIEWED_META), self._behind(tx)
         now = f"{self._node.policy.digest} {self._node.today}"
         if gone:
             with self._node.store.transaction() as tx:
@@ -243,12 +243,27 @@ class Referrals:
                     self._talk.blank(tx, case)
         if seen != now:
             with self._node.store.transaction() as tx:
-                tx.people.set_meta(REVIEWED_META, now)  # what has to wait takes it away again
-                for row in tx.cases.all([CaseState.OPEN, CaseState.CLOSED]):
-                    if any(one.side == OURS and one.state in TALKING for one in tx.cases.threads(row.id)):
-                        with suppress(GatewayError):  # one that cannot be opened keeps no other waiting
-                            self.changed(tx, row, self._book.open(row).report)
+                ours = {one.case_id for one in tx.cases.threads_in(map(str, TALKING)) if one.side == OURS}
+                self._look_again(tx, [row for case in sorted(ours) if (row := tx.cases.find(case)) is not None])
                 tx.cases.drop_old_drafts("referral", self._node.clock() - LIFETIME_SECONDS)
+                tx.people.set_meta(REVIEWED_META, now)
+        elif behind:
+            with self._node.store.transaction() as tx:
+                self._look_again(tx, [row for case in behind if (row := tx.cases.find(case)) is not None])
+
+    def _look_again(self, tx: Transaction, rows: Iterable[CaseRow]) -> None:
+        for row in rows:
+            with suppress(GatewayError):  # one that cannot be opened keeps no other waiting
+                self.changed(tx, row, self._book.open(row).report)
+
+    def _behind(self, tx: Transaction) -> list[str]:
+        """Cases of which a partner that may exchange now has an older version: it could not go before."""
+        found = set()
+        for case, partner in tx.cases.behind(OURS, map(str, TALKING)):
+            row = tx.people.find_partner(partner)
+            if row is not None and row.state == "active" and not tx.people.is_paused(partner):
+                found.add(case)
+        return sorted(found)
 
     # One step each
 
@@ -335,8 +350,7 @@ class Referrals:
             self._recall(tx, thread, NOT_ANY_MORE)
             return
         except (NotFoundError, OverloadedError):
-            tx.people.set_meta(REVIEWED_META, "")  # nothing moves to this partner now: the next review looks again
-            return
+            return  # nothing moves to this partner now; when it may again, `keep_house` comes here
         except GatewayError:
             return  # too long, or not complete: what it has, it has lawfully, and `case thread` shows which version
         if not shown.allowed:

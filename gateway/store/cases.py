@@ -85,6 +85,12 @@ class Cases:
         query = select(*THREAD).where(THREAD.state.in_(list(states))).order_by(THREAD.due, THREAD.partner, THREAD.id)
         return [CaseThread(**row._mapping) for row in self._connection.execute(query)]
 
+    def behind(self, side: str, states: Iterable[str]) -> list[tuple[str, str]]:
+        """(case, partner) of the threads of a side and in some states whose report is older than the case."""
+        older = and_(CASE.id == THREAD.case_id, CASE.version > THREAD.version)
+        query = select(THREAD.case_id, THREAD.partner).where(THREAD.side == side, THREAD.state.in_(list(states)), older)
+        return [(str(case_id), str(partner)) for case_id, partner in self._connection.execute(query)]
+
     def put_thread(self, row: CaseThread) -> None:
         """Begin a thread, or note where it stands now."""
         put(self._connection, CaseThread, row.model_dump())
