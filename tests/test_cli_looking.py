@@ -79,6 +79,17 @@ def test_a_person_sees_at_a_glance_what_is_known() -> None:
     assert summary == "Of 5 digests: 1 identified, 1 lead, 1 unidentified, 1 listed, 1 unknown."
 
 
+def test_in_a_narrow_window_what_matters_most_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli.shell.PLAIN_WIDTH", 80)
+    done = gateway("look-up", of("lead"), of("identified"))
+    heading, *lines, _ = done.stdout.splitlines()
+    assert heading.split() == ["digest", "answer", "who", "since", "set"]
+    assert all(line.rstrip().endswith("XA-NCVI/found") for line in lines)
+    assert "No room for: entry, from" in done.stderr
+    assert "--json" in done.stderr
+    assert gateway("look-up", of("lead"), "--json").stderr == ""
+
+
 def test_what_looks_alike_needs_review_and_says_how_far_apart_it_is() -> None:
     assert gateway("look-up", near(1)).stdout == "Not listed here.\n"
     shown = gateway("look-up", near(1), "--near").stdout

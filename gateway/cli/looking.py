@@ -46,6 +46,21 @@ COLUMNS = {
 }
 OWN = "own"  # stands for where our own entries come from
 IF_SAID = ("contact", "series", "duties", "remarks")  # columns that are shown where there is something in them
+# Where not all of them have room: what matters most first.
+MATTERS = (
+    "digest",
+    "answer",
+    "who",
+    "since",
+    "set",
+    "duties",
+    "contact",
+    "entry",
+    "hub",
+    "remarks",
+    "series",
+    "category",
+)
 Rows = list[dict[str, object]]
 
 
@@ -117,7 +132,7 @@ def _here(shell: Shell, node: Node, tally: _Tally, stream: Iterator[Asked], *, l
             hits = exchange.lookup.find([one.digest for one in good], actor=node.agency, distance=tally.within)
             rows = [_row(hit, good[hit.query], people.of(hit), tally.asked - len(good)) for hit in hits]
             shown = _shown(shell, good, rows, first=tally.asked - len(good), listed=listed)
-            show(shown, _columns(shown))
+            show(shown, _columns(shell, shown))
             tally.said.update(_verdicts(good, rows, tally.asked - len(good)))
             told(tally.asked, 0)
 
@@ -151,7 +166,7 @@ def _with_partners(
         return rounds
     shown = _shown(shell, good, rows, first=0, listed=len(good) <= MAX_LISTED)
     if shown:
-        shell.table(shown, _columns(shown), "")
+        shell.table(shown, _columns(shell, shown), "")
     for one in rounds:
         shell.show(None, one.sentence)
     return rounds
@@ -196,8 +211,23 @@ def _shown(shell: Shell, asked: Sequence[Asked], rows: Rows, *, first: int, list
     return shown
 
 
-def _columns(rows: Rows) -> dict[str, str]:
-    return {name: word for name, word in COLUMNS.items() if name not in IF_SAID or any(row[name] for row in rows)}
+def _columns(shell: Shell, rows: Rows) -> dict[str, str]:
+    """The columns that say something and have room, so that nothing is cut off; a note names the others."""
+    said = [name for name in MATTERS if name not in IF_SAID or any(row[name] for row in rows)]
+    chosen: list[str] = []
+    left: list[str] = []
+    room = shell.width + 2
+    for name in said:
+        needed = 2 + max(len(COLUMNS[name]), *(len(_cell(row[name])) for row in rows)) if rows else 0
+        (chosen if needed <= room else left).append(name)
+        room -= needed if needed <= room else 0
+    if left and not shell.as_json:
+        shell.note(f"No room for: {', '.join(COLUMNS[name] for name in left)}. A wider window or --json has them.")
+    return {name: word for name, word in COLUMNS.items() if name in chosen}
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _row(hit: Hit, asked: Asked, contact: str, first: int) -> dict[str, object]:

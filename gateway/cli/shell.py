@@ -133,6 +133,11 @@ class Shell:
         if self.as_json:
             print("\n]" if written else "[]")
 
+    @property
+    def width(self) -> int:
+        """How many characters a line of a table may have."""
+        return _out().width
+
     def note(self, line: str) -> None:
         """A remark beside the result."""
         Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
