@@ -97,6 +97,8 @@ def _how_to_look_further(story: Story) -> None:
         (story.xa, "partner list"),
     ):
         print(f"  .venv/bin/gateway --home {agency.home.relative_to(ROOT)} {where} {command}")
+    print("\nOr in a browser on this machine, with a passkey that it makes for you (the link works once):")
+    print(f"  {story.console_link()}")
     pids = " ".join(str(one.process.pid) for one in story.gateways if one.process is not None)
     print(f"\nStop them and remove everything:\n  kill {pids}; rm -r {KEPT_FOLDER.relative_to(ROOT)}")
 

@@ -114,12 +114,13 @@ class Teller:
 
 @dataclass(slots=True)
 class Gateway:
-    """One agency's gateway: a data folder, a port, and later a process."""
+    """One agency's gateway: a data folder, a port for partners and one for its console, and later a process."""
 
     agency: str
     name: str
     home: Path
     port: int
+    console_port: int
     passphrase_file: Path
     commands: Commands
     process: subprocess.Popen[bytes] | None = field(default=None)
@@ -153,12 +154,17 @@ class Gateway:
             raise StageError(f"`gateway {shlex.join(arguments)}` of {self.agency} should have been refused")
         return done.returncode, json.loads(done.stderr.decode().strip().splitlines()[-1])
 
-    def follow_every(self, seconds: int) -> None:
-        """Set how often partners are asked for news, in the settings file as an administrator would."""
+    def settle(self, seconds: int) -> None:
+        """Set how often partners are asked for news, and where the console answers, as an administrator would."""
         path = self.home / SETTINGS_FILE
         lines = path.read_text(encoding="utf-8").splitlines()
-        key = "sync_interval_seconds"
-        changed = [f"{key} = {seconds}" if line.startswith(f"{key} =") else line for line in lines]
+        wanted = {
+            "sync_interval_seconds": str(seconds),
+            "console_url": f'"http://localhost:{self.console_port}"',
+            "console_port": str(self.console_port),
+        }
+        named = [line.partition(" =")[0] for line in lines]
+        changed = [f"{key} = {wanted[key]}" if key in wanted else line for key, line in zip(named, lines, strict=True)]
         path.write_text("\n".join(changed) + "\n", encoding="utf-8")
 
     def serve(self) -> None:

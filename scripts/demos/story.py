@@ -65,10 +65,10 @@ class Story:
         self.passphrase_file = folder / "passphrase"
         self.passphrase_file.touch(mode=0o600)
         self.passphrase_file.write_text(f"{PASSPHRASE}\n", encoding="utf-8")
-        ports = free_ports(len(NAMES))
+        ports = free_ports(2 * len(NAMES))
         self.xa, self.xb, self.xc = (
-            Gateway(agency, name, folder / agency, port, self.passphrase_file, commands)
-            for (agency, name), port in zip(NAMES.items(), ports, strict=True)
+            Gateway(agency, name, folder / agency, ports.pop(), ports.pop(), self.passphrase_file, commands)
+            for agency, name in NAMES.items()
         )
         self.gateways = (self.xa, self.xb, self.xc)
         self.receipt = folder / "receipt-from-XB.json"
@@ -96,6 +96,12 @@ class Story:
         self._withdraw()
         self._audit()
 
+    def console_link(self) -> str:
+        """A link by which whoever looks on registers a passkey at XA's console, for every role."""
+        roles = [word for role in ("administrator", "analyst", "auditor") for word in ("--role", role)]
+        signed = ("--admin", OFFICER, "--admin-passphrase-file", str(self.passphrase_file))
+        return str(self.xa.run("console", "invite", OFFICER, *roles, *signed)["link"])
+
     def stop(self) -> None:
         """End every gateway that runs."""
         for one in self.gateways:
@@ -117,7 +123,7 @@ class Story:
     def _found_one(self, one: Gateway) -> None:
         listen = f"127.0.0.1:{one.port}"
         one.run("init", "--agency", one.agency, "--name", one.name, "--listen", listen, "--demo")
-        one.follow_every(SYNC_SECONDS)
+        one.settle(SYNC_SECONDS)
         one.run("admin", "add", OFFICER, "--admin-passphrase-file", str(self.passphrase_file))
         if one.agency in LEGAL_BASIS:
             basis = LEGAL_BASIS[one.agency]
