@@ -325,12 +325,13 @@ def is_policy_file(path: str, jurisdiction: str) -> bool:
     return PLACE.fullmatch(path) is not None or name in beside or path == f"{jurisdiction}/{QUALITY_FILE}"
 
 
-def may_lie_beside(path: str) -> bool:
-    """Whether a file of this relative path may lie in a policy folder without being opened: another's, or none's."""
+def may_lie_beside(path: str, jurisdiction: str) -> bool:
+    """Whether a file of this relative path may lie in a policy folder, and is not opened: another's, or none's."""
     top, _, rest = path.partition("/")
     if top in (READ_BY_PEOPLE, LOCK):
         return not rest
-    return bool(rest) and (top in (TEMPLATES, CATEGORIES) or JURISDICTION.fullmatch(top) is not None)
+    others = JURISDICTION.fullmatch(top) is not None and top != jurisdiction
+    return bool(rest) and (others or top in (TEMPLATES, CATEGORIES))
 
 
 def read_lock(folder: Path) -> str | None:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import random
 import re
+import stat
+import zipfile
 from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
-from console_browser import console_node, serving_console
+from console_browser import Browser, browser, console_node, personal, serving_console
+from console_client import Client, Reply
 from factory import card_of, drafts, enrol, loopback, make_node, make_set
+from gateway import activation
 from gateway.console.pages import Desk
 from gateway.exchange import Exchange
 from gateway.keyadmin import approvals
 from gateway.model import ENTRY_GROUPS, HandlingCode, Restriction, Surface, VictimStatus
-from gateway.partners import record_policy
 from gateway.policy import Grid, LabelInSet, PartnerRef
 from gateway.policy.matrix import SHARED
+from gateway.policydrafts import files_in_force
 from gateway.policymatrix import own_labels
-from gateway.signin import SignIn
+from gateway.signin import Role, SignIn
 from test_console import Served
+from test_policydrafts import member, packed
 
 SET = "XA-NCVI/identified"
 PARTNERS = ("XB-NCVI", "XC-NCVI")
@@ -32,7 +41,7 @@ def screened(folder: object, *, administrators: tuple[str, ...] = ("alice", "bob
     for agency in PARTNERS:
         enrol(node, card_of(make_node(folder, agency, clock=node.clock, **loopback())))  # type: ignore[arg-type]
     with node.store.transaction() as tx:
-        record_policy(tx, node, previous="")
+        activation.begin(tx, node)
     entries = drafts(2, handling=HandlingCode.H0, victim_status=VictimStatus.IDENTIFIED)
     entries += drafts(3, first=2, handling=HandlingCode.H2, restrictions=(Restriction.EMBARGO,))
     entries += drafts(4, first=5, handling=HandlingCode.H3)
@@ -159,6 +168,9 @@ forbid (principal, action in Action::"share", resource) when { resource.handling
 """
 
 
+FORBID_SET = FORBID_H0.replace('resource.handling == Handling::"H0"', f'resource.set_name == "{SET}"')
+
+
 def test_a_large_matrix_is_cut_and_says_what_it_left_out(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     alice = served.as_("alice")
     every = squares(alice.ask("GET", "/policy").text)
@@ -195,3 +207,202 @@ def test_the_history_tells_of_the_founding_policy_and_of_no_signature(served: Se
     assert f"It began with {len(served.node.policy.rules)} rules" in text
     assert "/log/entry/" not in text  # a page of other roles
     assert "/log/entry/" in served.as_("otto").ask("GET", "/policy/history").text
+
+
+# Rehearsing
+
+
+def draft(text: str, **more: str) -> dict[str, str]:
+    return {"editing": NATIONAL, "text": text.replace("\n", "\r\n"), **more}
+
+
+def in_force(served: Served, path: str = NATIONAL) -> str:
+    return files_in_force(served.node)[0][path]
+
+
+def test_what_is_typed_is_kept_from_file_to_file_and_rehearsed_together(served: Served) -> None:
+    alice = served.as_("alice")
+    assert "Nothing is changed yet" in alice.ask("GET", "/policy/rehearse").text
+    same = alice.ask("POST", "/policy/rehearse", **draft(in_force(served))).text
+    assert "Nothing is changed yet" in same
+    assert "nothing would be shared or taken otherwise" in same
+    page = alice.ask("POST", "/policy/rehearse", **draft("// first\n", deed="open", new="XA/agreement-xe-xf.cedar"))
+    assert f'name="file:{NATIONAL}" value="// first\n"' in page.text
+    fields = {
+        "editing": "XA/agreement-xe-xf.cedar",
+        "text": "// second\n",
+        f"file:{NATIONAL}": in_force(served) + "// 1\n",
+    }
+    page = alice.ask("POST", "/policy/rehearse", **fields)
+    assert f"<code>{NATIONAL}</code> (changed)" in page.text
+    assert "<code>XA/agreement-xe-xf.cedar</code> (new)" in page.text
+    assert "are sound" in page.text
+    dropped = alice.ask("POST", "/policy/rehearse", **fields, deed="back").text
+    assert "agreement-xe-xf" not in dropped.split("Another file")[0]
+    left = alice.ask("POST", "/policy/rehearse", **draft(in_force(served), deed="leave")).text
+    assert f'name="gone:{NATIONAL}"' in left
+
+
+def test_a_rehearsal_says_exactly_what_starts_and_stops_and_what_is_wrong(served: Served) -> None:
+    alice = served.as_("alice")
+    text = alice.ask("POST", "/policy/rehearse", **draft(in_force(served) + FORBID_H0)).text
+    assert "1 rule added" in text
+    assert "decided otherwise than written" in text
+    assert "Propose this policy" not in text
+    row = text.partition('<table id="moved">')[2].partition("<tbody>")[2].partition("</tr>")[0]
+    for words in (
+        "XB-NCVI",
+        SET,
+        "1: H0, identified",
+        "existence (2)",
+        "xa-nothing-under-h0",
+        '<td class="number">2</td>',
+    ):
+        assert words in row, words
+    broken = alice.ask("POST", "/policy/rehearse", **draft(in_force(served) + FORBID_H0.replace("@law", "@lore"))).text
+    assert f"{NATIONAL}, rule xa-nothing-under-h0" in broken
+    assert 'id="moved"' not in broken
+
+
+def test_markup_in_a_rule_stays_text(served: Served) -> None:
+    alice = served.as_("alice")
+    evil = FORBID_H0.replace(
+        "Nothing under H0 is shared.", "</textarea><img src=x onerror=alert(1)><script>alert(1)</script>"
+    )
+    text = alice.ask("POST", "/policy/rehearse", **draft(in_force(served) + evil)).text
+    assert "&lt;img src=x" in text
+    assert "<img src=x" not in text
+    assert "<script>alert" not in text
+    before = served.node.policies.texts
+    served.node.policies.take_up({**before, NATIONAL: before[NATIONAL] + evil}, served.node.today)
+    try:
+        for address in ("/policy", first_square(alice.ask("GET", "/policy").text)):
+            text = alice.ask("GET", address).text
+            assert "<img src=x" not in text
+            assert "<script>alert" not in text
+        assert "&lt;img src=x" in text
+    finally:
+        served.node.policies.take_up(before, served.node.today)
+
+
+def upload(client: Client, body: bytes, *, token: str = "", parts: str = "") -> Reply:
+    """A form with a file, as a browser sends it."""
+    edge = "----edge"
+    head = (
+        f'--{edge}\r\nContent-Disposition: form-data; name="form_token"\r\n\r\n{token or client.form_token}\r\n{parts}'
+    )
+    head += f'--{edge}\r\nContent-Disposition: form-data; name="archive"; filename="a.zip"\r\n\r\n'
+    raw = head.encode() + body + f"\r\n--{edge}--\r\n".encode()
+    headers: dict[str, str | None] = {"Content-Type": f"multipart/form-data; boundary={edge}"}
+    return client.ask("POST", "/policy/archive", raw=raw, headers=headers)
+
+
+def test_an_archive_is_rehearsed_and_a_hostile_one_refused(served: Served) -> None:
+    alice = served.as_("alice")
+    files = dict(files_in_force(served.node)[0])
+    text = upload(alice, packed({**files, NATIONAL: files[NATIONAL] + "// reviewed\n"})).text
+    assert f"<code>{NATIONAL}</code> (changed)" in text
+    assert "Propose this policy" in text
+    padding = zipfile.ZipInfo("templates/padding")
+    large = upload(alice, packed(files, (padding, random.Random(1).randbytes(3 << 20))))
+    assert "Nothing is changed yet" in large.text
+    assert large.status == 200
+    for more, words in (
+        ((member("../XA/evil.cedar"), b"x"), "not a plain relative one"),
+        ((member("XA/more.cedar", mode=stat.S_IFLNK | 0o777), b"/etc/passwd"), "ordinary files"),
+        ((member("XA/more.cedar"), b"\n" * (40 << 20)), "larger than"),
+    ):
+        answer = upload(alice, packed(files, more))
+        assert (answer.status, words in answer.text) == (400, True), words
+    assert upload(alice, b"no archive").status == 400
+    assert upload(alice, bytes(5 << 20)).status == 413
+    assert upload(alice, packed(files), token="0" * 64).status == 403
+    twice = '------edge\r\nContent-Disposition: form-data; name="form_token"\r\n\r\n1\r\n'
+    assert upload(alice, packed(files), parts=twice).status == 400
+    for raw in (b"", b"--", b"------edge\r\n\r\nx", b"------edge--\r\n"):
+        headers: dict[str, str | None] = {"Content-Type": "multipart/form-data; boundary=----edge"}
+        assert alice.ask("POST", "/policy/archive", raw=raw, headers=headers).status in (400, 403)
+    headers = {"Content-Type": "multipart/form-data"}
+    assert alice.ask("POST", "/policy/archive", raw=b"x", headers=headers).status == 400
+
+
+def test_a_draft_that_is_larger_than_a_page_carries_is_refused(served: Served) -> None:
+    alice = served.as_("alice")
+    fields = {f"file:XA/a{number}.cedar": "// a\n" for number in range(41)}
+    assert alice.ask("POST", "/policy/rehearse", **draft("", **fields)).status == 413
+    assert alice.ask("POST", "/policy/rehearse", **draft("x" * (600 << 10))).status == 413
+    assert alice.ask("POST", "/policy/rehearse", **draft("x" * (3 << 20))).status == 413
+    assert alice.ask("POST", "/policy/rehearse", **draft("", on="2020-01-01")).status == 400
+    assert alice.ask("POST", "/policy/rehearse", editing="XB/national.cedar", text="// a\n").status == 400
+
+
+def test_only_what_was_rehearsed_is_proposed(served: Served) -> None:
+    alice = served.as_("alice")
+    before = len(approvals(served.node).all())
+    text = in_force(served) + "// reviewed\n"
+    page = alice.ask("POST", "/policy/rehearse", **draft(text)).text
+    folder = re.findall(r'name="folder" value="([0-9a-f]{64})"', page)[0]
+    other = alice.ask("POST", "/policy/propose", **draft(text + "// more\n", folder=folder))
+    assert (other.status, "rehearse it again" in other.text) == (400, True)
+    assert "// more" in other.text  # nobody loses what they wrote
+    assert len(approvals(served.node).all()) == before
+    proposed = alice.ask("POST", "/policy/propose", **draft(text, folder=folder))
+    assert proposed.status == 303
+    assert proposed.headers["Location"].startswith("/approvals/")
+    assert len(approvals(served.node).all()) == before + 1
+
+
+# In a browser
+
+
+@pytest.mark.slow
+def test_a_change_is_rehearsed_proposed_signed_by_two_and_seen_in_the_matrix(tmp_path: Path) -> None:
+    exchange = screened(tmp_path)
+    node = exchange.node
+    with serving_console(exchange), browser() as page:
+        page.sign_up(exchange, "alice", Role.ADMINISTRATOR)
+        page.get("/policy")
+        before = squares(page.driver.page_source)
+        page.driver.find_element("css selector", ".matrix td a").send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
+        focused = page.driver.switch_to.active_element
+        assert focused.get_attribute("href").endswith("label=2&surface=sealed&partner=XC-NCVI")
+        found = page.violations()
+        focused.click()
+        page.wait_for_heading("XC-NCVI and XA-NCVI/identified, label 2")
+        found += page.violations()
+        page.get("/policy")
+        page.click("Rehearse a change")
+        page.wait_for_heading("Rehearse a policy")
+        Select(page.driver.find_element("name", "open")).select_by_value(NATIONAL)
+        page.click("Open it, and keep what is changed")
+        page.wait(lambda driver: driver.find_elements("css selector", f"[name=editing][value='{NATIONAL}']"))
+        text = files_in_force(node)[0][NATIONAL]
+        write(page, text + "oops")
+        page.click("Rehearse")
+        page.wait(lambda driver: driver.find_elements("id", "faults"))
+        assert f"{NATIONAL}" in page.driver.find_element("css selector", "#faults tbody th").text
+        write(page, text + FORBID_SET)
+        page.click("Rehearse")
+        page.wait(lambda driver: driver.find_elements("id", "propose"))
+        moved = page.driver.find_element("id", "moved").text
+        assert "XB-NCVI XA-NCVI/identified 1: H0, identified 2 – STOPS".casefold() in moved.casefold()
+        found += page.violations()
+        page.click("Propose this policy")
+        page.wait_for_heading("Bring a policy into force")
+        identifier = page.driver.current_url.split("/")[-1].split("?")[0]
+        for name in ("alice", "bob"):
+            approvals(node).sign(identifier, personal(name))
+        page.get("/policy")
+        after = squares(page.driver.page_source)
+        assert before != after
+        assert {number for row in after for number in row} == {"–"}
+        assert "alice, bob" in page.text
+        page.get("/policy/history")
+        assert "1 rule added" in page.text
+        found += page.violations()
+        assert found + page.complaints() == []
+
+
+def write(page: Browser, text: str) -> None:
+    """All of the text of the file that is open."""
+    page.driver.execute_script("arguments[0].value = arguments[1]", page.driver.find_element("name", "text"), text)

@@ -26,6 +26,7 @@ from gateway.console import (
     now,
     partners,
     policies,
+    rehearsing,
     routing,
     statistics,
     syncing,
@@ -33,7 +34,7 @@ from gateway.console import (
 from gateway.console.pages import Route
 from gateway.exchange import Exchange
 
-SCREENS = (account, now, casework, lookups, syncing, partners, policies, approving, logbook, statistics)
+SCREENS = (account, now, casework, lookups, syncing, partners, policies, rehearsing, approving, logbook, statistics)
 ROUTES: tuple[Route, ...] = tuple(route for screen in SCREENS for route in screen.ROUTES)
 
 
