@@ -61,6 +61,7 @@ def test_an_identification_of_a_case_goes_to_whoever_has_the_case_or_the_materia
     assert [looked_for(one) for one in (xa, xb)] == [[VICTIM], [VICTIM]]
     done = xa.statuses.set_victim(case[:8], VICTIM, FOUND, actor="tester")
     assert done.told.partners == ("XB-NCVI", "XC-NCVI")
+    assert done.series == ("Blue Door",)
     everybody_follows(network)
     assert [looked_for(one) for one in (xa, xb)] == [[], []]
     assert {known(one) for one in (xa, xb, xc)} == {("identified", "XA-NCVI")}

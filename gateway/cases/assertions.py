@@ -168,8 +168,9 @@ class Statuses:
             MalformedError: what policy judges the case by is not stated yet.
         """
         with self._node.store.transaction() as tx:
-            found = of_child(self._node, tx, self._shelf, case, victim)
-            return self._assert(tx, replace(found, series=tuple(sorted(set(series)))), wish, actor)
+            named = of_child(self._node, tx, self._shelf, case, victim)
+            done = self._assert(tx, replace(named.subject, series=tuple(sorted(set(series)))), wish, actor)
+        return replace(done, series=tuple(sorted(named.series - set(series))))
 
     def assertion_of(self, case: str, victim: str) -> str:
         """The id of our assertion about a child of a case.

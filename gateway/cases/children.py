@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gateway.caserecord import CASES_SET
 from gateway.cases.keeping import Casebook, CaseState, HeldCase
-from gateway.cases.subjects import Kept, Marks, Subject, of_entries
+from gateway.cases.subjects import Kept, Marks, Named, Subject, of_entries
 from gateway.errors import NotFoundError
 from gateway.exchange.lookup import format_entry
 from gateway.exchange.shelf import Shelf
@@ -35,8 +35,8 @@ class Child:
     urgency: str
 
 
-def of_child(node: Node, tx: Transaction, shelf: Shelf, case: str, victim: str) -> Subject:
-    """The subject that a child of a case makes.
+def of_child(node: Node, tx: Transaction, shelf: Shelf, case: str, victim: str) -> Named:
+    """The subject that a child of a case makes, and the series that the case names.
 
     Raises:
         NotFoundError: no such case, or no such child in it.
@@ -47,7 +47,7 @@ def of_child(node: Node, tx: Transaction, shelf: Shelf, case: str, victim: str) 
     if all(one.ref != victim for one in held.record.victims):
         raise NotFoundError("no such child in this case", remedy="`gateway case show` names the pseudonyms")
     kept = list(_material(node, tx, shelf, held)) if len(held.record.victims) == 1 else []
-    return Subject(tuple(kept), (), held.row.id, victim)
+    return Named(Subject(tuple(kept), (), held.row.id, victim), frozenset(one.name for one in held.record.series))
 
 
 def _material(node: Node, tx: Transaction, shelf: Shelf, held: HeldCase) -> Iterator[Kept]:

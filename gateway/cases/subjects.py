@@ -184,7 +184,7 @@ def mark_rows(agency: str, number: str, marks: Mapping[bytes, str]) -> list[Stat
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Entries that a person named: the subject, and the series that they belong to."""
+    """What a person named: the subject, and the series that it belongs to."""
 
     subject: Subject
     series: frozenset[str]

@@ -47,23 +47,25 @@ def bench_notice(scale: Scale) -> Iterator[Figure]:
         hub = _world(folder, count, stack)
         names = [row.agency for row in _partners(hub.node)]
         found = [format_entry(one) for one in sorted(held_entries(hub, f"{HUB}/found"))]
-        deeds, last = [], []
+        deeds, last, busy = [], [], []
         with _doors(folder, names):
             for entry in found[:rounds]:
                 start = time.perf_counter()
                 wish = Wish(VictimStatus.IDENTIFIED)
                 done = hub.statuses.set_entries(f"{HUB}/found", [entry], wish, actor="bench")
-                committed = time.perf_counter()
+                committed, worked = time.perf_counter(), time.process_time()
                 outcome = asyncio.run(deliver_mail(hub, link_for(hub.node), done.told.partners))
                 there = time.perf_counter()
                 assert outcome == dict.fromkeys(names, ""), outcome
                 deeds.append(committed - start)
                 last.append(there - committed)
+                busy.append(time.process_time() - worked)
         with hub.node.store.reading() as tx:
             # Each partner has confirmed each, with a receipt that was verified.
             assert all(row.delivered and row.receipt for row in tx.mail.sent_mail()), "a notice without a receipt"
     yield Figure("notice.deed", 1_000 * statistics.median(deeds), "ms")
     yield Figure("notice.last", statistics.median(last), "s", bar=Bar(TARGET, at_most=2))
+    yield Figure("notice.cpu", statistics.median(busy), "s")
     yield Figure("notice.slowest", max(last), "s")
 
 
