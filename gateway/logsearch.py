@@ -2,7 +2,7 @@
 
 The index beside the log (`store.facets`) follows it: it is brought up when somebody searches, in bounded steps, and
 costs nothing when leaves are written. It can be dropped and made anew. What was erased from the log leaves it as well;
-the numbers of a year, which it keeps beside, stay.
+the numbers of years, and of the days of the last weeks, which it keeps beside, stay.
 
 What is found is read from the log itself; the index decides nothing but where to look.
 """
@@ -17,6 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from gateway.audit import Event, EventKind, LeafRow, parse_event
 from gateway.errors import MalformedError
 from gateway.eventwords import FACETS, day, facets, measures
+from gateway.keylife import DAY_SECONDS
 from gateway.model import int_member
 from gateway.node import Node, own_log
 from gateway.store import Transaction
@@ -25,7 +26,9 @@ STEP_LEAVES = 2_000  # indexed in one transaction: some 60 ms
 MAX_STEPS = 10  # for one search; a longer way is shown as progress
 PAGE_LEAVES = 50
 COUNTED = 1_000  # facets rarer than that are told apart by their number
-_META = "log facets 2"  # "ORIGIN LEAVES": how far the index follows which log
+KEPT_DAYS = 62  # of which each has its numbers
+DAILY = frozenset({"sent", "received"})  # what is counted by day
+_META = "log facets 3"  # "ORIGIN LEAVES": how far the index follows which log
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,26 @@ class LogSearch:
         with self._node.store.reading() as tx:
             return tx.facets.counts(year)
 
+    def days(self, count: int) -> list[tuple[str, dict[str, int]]]:
+        """What was counted on each of the last days, today included, the oldest first: (day, measure to amount).
+
+        Args:
+            count: how many days, at most `KEPT_DAYS`.
+        """
+        today = datetime.fromtimestamp(self._node.clock(), UTC).date()
+        named = [(today - timedelta(days=ago)).isoformat() for ago in reversed(range(count))]
+        found: dict[str, dict[str, int]] = {one: {} for one in named}
+        with self._node.store.reading() as tx:
+            for at, measure, amount in tx.facets.days(named[0]):
+                found.setdefault(at, {})[measure] = amount
+        return [(one, found[one]) for one in named]
+
+    def how_many(self, facet: str, value: str, since: str, limit: int) -> int:
+        """How many leaves since a day (YYYY-MM-DD) have a facet, counted no further than `limit`."""
+        with self._node.store.reading() as tx:
+            first = tx.facets.first_of_day(_day(since))
+            return 0 if first is None else tx.facets.rarity(facet, value, limit, first)
+
     def values(self, facet: str, limit: int = 200) -> list[str]:
         """What can be searched for under a facet."""
         with self._node.store.reading() as tx:
@@ -135,11 +158,14 @@ class LogSearch:
             if start == 0:
                 tx.facets.forget()
             stop = min(start + STEP_LEAVES, tx.log.size())
-            rows = list(tx.log.leaves(start, stop))
-            tx.facets.add(self._facets(rows, self._day_before(tx, start)))
-            for first, last in _erased(rows):
+            rows = tx.log.leaves(start, stop)
+            events = [(row.index, parse_event(row.event_bytes)) for row in rows if row.event_bytes is not None]
+            tx.facets.add(self._facets(events, self._day_before(tx, start)))
+            for first, last in _erased(events):
                 tx.facets.forget(first, last)
-            tx.facets.count(_counted(rows))
+            years, days = _counted(events)
+            tx.facets.count(years)
+            tx.facets.count_days(days, since=day(self._node.clock() - KEPT_DAYS * DAY_SECONDS))
             tx.people.set_meta(_META, f"{own_log(self._node, tx).name} {stop}")
         return stop
 
@@ -149,28 +175,26 @@ class LogSearch:
                 return day(parse_event(row.event_bytes).at)
         return ""
 
-    def _facets(self, rows: list[LeafRow], today: str) -> Iterator[tuple[str, str, int]]:
-        for row in rows:
-            if row.event_bytes is None:
-                continue
-            event = parse_event(row.event_bytes)
+    def _facets(self, events: list[tuple[int, Event]], today: str) -> Iterator[tuple[str, str, int]]:
+        for index, event in events:
             for name, value in facets(event, self._node.agency):
-                yield name, value, row.index
+                yield name, value, index
             if day(event.at) > today:  # of each day the first leaf is enough; a clock put back begins no day anew
                 today = day(event.at)
-                yield "day", today, row.index
+                yield "day", today, index
 
 
-def _counted(rows: list[LeafRow]) -> dict[tuple[int, str, str], int]:
-    """What leaves add to the numbers of a year: (year, partner, measure) to amount."""
-    found: Counter[tuple[int, str, str]] = Counter()
-    for row in rows:
-        if row.event_bytes is not None:
-            event = parse_event(row.event_bytes)
-            year = datetime.fromtimestamp(event.at, UTC).year
-            for partner, measure, amount in measures(event):
-                found[year, partner, measure] += amount
-    return found
+def _counted(events: list[tuple[int, Event]]) -> tuple[Counter[tuple[int, str, str]], Counter[tuple[str, str]]]:
+    """What events add to the numbers: by (year, partner, measure), and by (day, measure)."""
+    years: Counter[tuple[int, str, str]] = Counter()
+    days: Counter[tuple[str, str]] = Counter()
+    for _, event in events:
+        at = day(event.at)
+        for partner, measure, amount in measures(event):
+            years[int(at[:4]), partner, measure] += amount
+            if measure in DAILY:
+                days[at, measure] += amount
+    return years, days
 
 
 def _day(text: str, later: int = 0) -> str:
@@ -180,10 +204,8 @@ def _day(text: str, later: int = 0) -> str:
         raise MalformedError("a day is written as YYYY-MM-DD") from error
 
 
-def _erased(rows: list[LeafRow]) -> Iterator[tuple[int, int]]:
-    """What the events among these leaves say was erased."""
-    for row in rows:
-        if row.event_bytes is not None and b'"event_erased"' in row.event_bytes:
-            event = parse_event(row.event_bytes)
-            if event.kind is EventKind.EVENT_ERASED:
-                yield int_member(event.details, "first"), int_member(event.details, "last")
+def _erased(events: list[tuple[int, Event]]) -> Iterator[tuple[int, int]]:
+    """What these events say was erased."""
+    for _, event in events:
+        if event.kind is EventKind.EVENT_ERASED:
+            yield int_member(event.details, "first"), int_member(event.details, "last")

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticatorOptions
@@ -115,7 +116,11 @@ class Browser:
 
     def wait(self, condition: Any) -> Any:
         """What a condition of the driver gives, once it gives something."""
-        return WebDriverWait(self.driver, WAIT_SECONDS, poll_frequency=0.05).until(condition)
+        # A page that changes meanwhile is looked at again.
+        ignored = [StaleElementReferenceException]
+        return WebDriverWait(self.driver, WAIT_SECONDS, poll_frequency=0.05, ignored_exceptions=ignored).until(
+            condition
+        )
 
     def wait_for_heading(self, words: str) -> None:
         """Returns when the page has this heading."""

@@ -125,7 +125,7 @@ def test_a_log_that_begins_anew_is_searched_anew(node: Node, clock: FakeClock) -
     search = LogSearch(node)
     assert search.find({"partner": "XB-NCVI"}).leaves
     with node.store.transaction() as tx:
-        tx.people.set_meta("log facets 2", "partner-exchange/XA-NCVI/log/0 5")
+        tx.people.set_meta("log facets 3", "partner-exchange/XA-NCVI/log/0 5")
     assert by_search(node, {"partner": "XB-NCVI"}, "", "", 100) == by_reading(node, {"partner": "XB-NCVI"}, "", "")
 
 

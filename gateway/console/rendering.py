@@ -32,6 +32,7 @@ SAID: Mapping[str, str] = {
     "confirmed": "Confirmed. You can go on.",
     "paused": "Stopped at once.",
     "queued": "It begins now.",
+    "closed": "Closed, on record.",
 }
 # Name, address, who sees it, and the key that leads there after "g".
 NAVIGATION = (
@@ -82,7 +83,14 @@ class Renderer:
         )
         self._environment.globals.update(asset=names.__getitem__, agency=agency, Role=Role, level=level)
         self._environment.filters.update(
-            when=when, day=day, amount=amount, plural=plural, short=short, duration=duration
+            when=when,
+            day=day,
+            amount=amount,
+            plural=plural,
+            short=short,
+            duration=duration,
+            ago=ago,
+            commands=commands,
         )
         self._routes = routes
 
@@ -155,6 +163,19 @@ def duration(seconds: int) -> str:
         if abs(seconds) >= unit:
             return plural(seconds // unit, name)
     return plural(seconds, "second")
+
+
+def ago(seconds: int) -> str:
+    """How long ago; a page that is made anew every few seconds says the same for a minute."""
+    return f"{duration(seconds)} ago" if seconds >= 60 else "just now"
+
+
+def commands(text: str) -> Markup:
+    """A sentence in which commands stand between backticks."""
+    parts = [
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
 
 
 def short(identifier: str) -> Markup:

@@ -58,7 +58,7 @@ from gateway.store.witness import Witness
 
 __all__ = ["LogSigner", "Store", "Transaction"]
 
-NEWEST_REVISION = "0022"  # of migrations/versions; a test holds both together
+NEWEST_REVISION = "0023"  # of migrations/versions; a test holds both together
 BUSY_TIMEOUT_MS = 60_000  # an import batch of another process holds the lock for a few seconds at most
 POOL_CONNECTIONS = 8
 

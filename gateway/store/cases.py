@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sqlalchemy import Connection, and_, case, delete, insert, or_, select, update
+from sqlalchemy import func as sql
 
 from gateway.errors import NotFoundError
 from gateway.store.tables import CaseDraft, CaseLabel, CaseMessage, CaseRow, CaseThread, columns
@@ -59,6 +60,11 @@ class Cases:
         if wanted:
             query = query.where(CASE.state.in_(wanted))
         return [CaseRow(**row._mapping) for row in self._connection.execute(query)]
+
+    def urgencies(self, state: str) -> dict[str, int]:
+        """How many cases are in a state, by how urgent they are."""
+        query = select(CASE.urgency, sql.count()).where(CASE.state == state).group_by(CASE.urgency)
+        return {str(urgency): int(count) for urgency, count in self._connection.execute(query)}
 
     def past(self, states: Iterable[str], day: str, now: int) -> list[CaseRow]:
         """The cases in some states whose review date is before a day, or that must go by now (Unix seconds)."""

@@ -82,3 +82,12 @@ class LogCount(SQLModel, table=True):
     partner: str = Field(primary_key=True)
     measure: str = Field(primary_key=True)
     amount: int = Field(sa_type=BigInteger)
+
+
+class LogDayCount(SQLModel, table=True):
+    """What the leaves of the last weeks add up to, by day (YYYY-MM-DD, UTC) and what is counted, of all partners."""
+
+    __tablename__ = "log_day_count"
+    day: str = Field(primary_key=True)
+    measure: str = Field(primary_key=True)
+    amount: int = Field(sa_type=BigInteger)

@@ -37,7 +37,7 @@ BATCH_BYTES = 1 << 20
 MAX_BATCH_ROWS = 4_096
 LEFT_OUT = frozenset(
     {"access_token", "replay", "feed_head", "log_tail", "decision"}
-    | {"console_session", "console_invitation", "log_facet", "log_count"}
+    | {"console_session", "console_invitation", "log_facet", "log_count", "log_day_count"}
 )
 _SCHEMA = "alembic_version"
 _NARROW_BYTES = 64  # of the numbers in a row

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, delete, exists, select, update
 
-from gateway.store.consoletables import LogCount, LogFacet
+from gateway.store.consoletables import LogCount, LogDayCount, LogFacet
 from gateway.store.tables import columns, table
 from gateway.store.upserts import add_many, add_new
 
 COUNT = columns(LogCount)
+DAY = columns(LogDayCount)
 FACET = columns(LogFacet)
 
 
@@ -40,6 +41,20 @@ class Facets:
         rows = self._connection.execute(query.order_by(COUNT.partner, COUNT.measure))
         return [(row.partner, row.measure, int(row.amount)) for row in rows]
 
+    def count_days(self, amounts: Mapping[tuple[str, str], int], since: str) -> None:
+        """Add to the numbers of days: (day, measure) to amount. Days before `since` are forgotten."""
+        self._connection.execute(delete(LogDayCount).where(DAY.day < since))
+        for (day, measure), amount in amounts.items():
+            if day >= since:
+                add_new(self._connection, LogDayCount, {"day": day, "measure": measure, "amount": 0})
+                same = (DAY.day == day, DAY.measure == measure)
+                self._connection.execute(update(LogDayCount).where(*same).values(amount=DAY.amount + amount))
+
+    def days(self, since: str) -> list[tuple[str, str, int]]:
+        """The numbers of days from one on: (day, measure, amount)."""
+        query = select(DAY.day, DAY.measure, DAY.amount).where(DAY.day >= since).order_by(DAY.day, DAY.measure)
+        return [(row.day, row.measure, int(row.amount)) for row in self._connection.execute(query)]
+
     def years(self) -> list[int]:
         """The years of which there are numbers, newest first."""
         rows = self._connection.execute(select(COUNT.year).distinct().order_by(COUNT.year.desc()))
@@ -55,6 +70,7 @@ class Facets:
         self._connection.execute(gone)
         if first is None and last is None:
             self._connection.execute(delete(LogCount))
+            self._connection.execute(delete(LogDayCount))
 
     def find(self, wanted: Sequence[tuple[str, str]], low: int, before: int, limit: int) -> list[int]:
         """The newest leaves from `low` on and before `before` that have all of these facets, newest first."""
@@ -69,9 +85,10 @@ class Facets:
         rows = self._connection.execute(query.order_by(FACET.leaf.desc()).limit(limit))
         return [int(row.leaf) for row in rows]
 
-    def rarity(self, facet: str, value: str, limit: int) -> int:
-        """How many leaves have a facet, counted no further than `limit`."""
-        some = select(FACET.leaf).where(FACET.facet == facet, FACET.value == value).limit(limit)
+    def rarity(self, facet: str, value: str, limit: int, low: int = 0) -> int:
+        """How many leaves from `low` on have a facet, counted no further than `limit`."""
+        where = (FACET.facet == facet, FACET.value == value, FACET.leaf >= low)
+        some = select(FACET.leaf).where(*where).limit(limit)
         return len(self._connection.execute(some).all())
 
     def first_of_day(self, day: str) -> int | None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, select
+from sqlalchemy import Connection, Row, bindparam, delete, exists, select
 from sqlalchemy import func as sql
 
 from gateway.opinions import Count, Verdict, Word
 from gateway.store.blocks import MAX_ASKED_AT_ONCE
-from gateway.store.tables import AgencyOpinion, OpinionAsker, OpinionCount, OpinionRow, columns
+from gateway.store.tables import AgencyOpinion, HashSet, OpinionAsker, OpinionCount, OpinionRow, columns, table
 from gateway.store.upserts import put
 
 OPINION = columns(OpinionRow)
 WORD = columns(AgencyOpinion)
 COUNT = columns(OpinionCount)
 ASKER = columns(OpinionAsker)
+SET = columns(HashSet)
 
 AFFIRMATIVE = "affirmative"  # the verdict of a stock client that confirms; the other is negative
 
@@ -116,6 +117,15 @@ class Opinions:
         for some in _pieces(sorted(entry_ids)):
             for statement in _FORGET:
                 self._connection.execute(statement, {"of_set": set_id, "ids": some})
+
+    def disputed(self, own: str, limit: int) -> int:
+        """How many entries of our own sets somebody disputes and we (`own`) say nothing of, counted up to `limit`."""
+        ours = table(AgencyOpinion).alias()
+        said = exists().where(ours.c.set_id == WORD.set_id, ours.c.entry_id == WORD.entry_id, ours.c.agency == own)
+        query = select(WORD.set_id, WORD.entry_id).join(HashSet, SET.id == WORD.set_id)
+        query = query.where(SET.hub == "", WORD.agency != own, WORD.verdict == str(Verdict.DISPUTE), ~said)
+        query = query.distinct().limit(limit)
+        return int(self._connection.execute(select(sql.count()).select_from(query.subquery())).scalar_one())
 
     def any_on(self, set_id: int) -> bool:
         """Whether anything is thought of any entry of a set."""

@@ -64,6 +64,11 @@ class Statuses:
             query = query.where(LINE.agency == agency)
         return [StatusLine(**row._mapping) for row in self._connection.execute(query)]
 
+    def unseen(self, own: str) -> int:
+        """How many assertions of others than `own` nobody here has looked at."""
+        query = select(sql.count()).select_from(StatusLine).where(LINE.agency != own, LINE.seen == 0)
+        return int(self._connection.execute(query).scalar_one())
+
     def note_seen(self, agency: str, number: str, now: int) -> None:
         """A person has looked at it."""
         self._connection.execute(
