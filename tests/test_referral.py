@@ -779,6 +779,23 @@ def test_where_policy_asks_for_it_a_case_goes_only_when_two_have_approved_exactl
     xa.cases.take_in([case_record(version=2, summary="other words")], form="vidx", update=True)
     table.settle()
     assert xd.cases.get(row.id).row.version == 1
+    with pytest.raises(DeniedError, match="two administrators"):
+        xa.referrals.refer(taken.case, XD)
+    newer = desk.propose(*xa.referrals.propose(taken.case, XD), by="one")
+    for key in (ONE, TWO):
+        desk.sign(newer, key)
+    table.settle()
+    assert xd.cases.get(row.id).row.version == 2
+    assert thread_of(xa, taken.case).state == ThreadState.RECEIVED
+    with pytest.raises(ConflictError, match="has this case"):
+        xa.referrals.propose(taken.case, XD)
+    # What policy takes away needs nobody's approval.
+    xa.referrals.keep_house()
+    assert thread_of(xa, taken.case).state == ThreadState.RECEIVED
+    take_up(xa, "XA/agreement-xd.cedar", 'Action::"share_clues", ', "")
+    xa.referrals.keep_house()
+    table.settle()
+    assert (xd.cases.all()[0].state, thread_of(xa, taken.case).state) == (CaseState.ERASED, ThreadState.DELETED)
     [other] = xa.cases.take_in([case_record(reference="another")], form="vidx")
     stale = desk.propose(*xa.referrals.propose(other.case, XD), by="one")
     xa.cases.take_in([case_record(reference="another", version=2, summary="other words")], form="vidx", update=True)
@@ -786,7 +803,7 @@ def test_where_policy_asks_for_it_a_case_goes_only_when_two_have_approved_exactl
     with pytest.raises(ConflictError, match="changed since"):
         desk.sign(stale, TWO)
     table.settle()
-    assert [row.id for row in xd.cases.all()] == [row.id]
+    assert xd.cases.inbox() == []
 
 
 # Whom a case points to

@@ -125,7 +125,7 @@ class Referrals:
         with self._node.store.transaction() as tx:
             held = self._book.open(tx.cases.beginning(case))
             shown = self._preview(tx, held, partner, purpose, urgent=urgent)
-            self._check_not_there(tx, held.row.id, partner)
+            self._thread_for(tx, shown)
             if shown.allowed and shown.needs_approval:
                 raise DeniedError(
                     "two administrators have to approve this referral", remedy="propose it: add --admin NAME"
@@ -145,7 +145,7 @@ class Referrals:
         with self._node.store.transaction() as tx:
             held = self._book.open(tx.cases.beginning(case))
             shown = self._preview(tx, held, partner, purpose, urgent=urgent)
-            self._check_not_there(tx, held.row.id, partner)
+            self._thread_for(tx, shown)
             if not shown.allowed:
                 raise DeniedError(shown.sentence, rules=shown.rules)
             arguments: dict[str, object] = {
@@ -178,9 +178,9 @@ class Referrals:
         """
         held = self._book.open(tx.cases.beginning(text_member(dict(arguments), "case")))
         shown, note = self.proposed(tx, arguments)
-        self._check_not_there(tx, held.row.id, shown.partner)
+        thread = self._thread_for(tx, shown)
         tx.cases.drop_draft(_digest(arguments))
-        return self._send(tx, held, shown, note=note, proposal=proposal)
+        return self._send(tx, held, shown, note=note, proposal=proposal, thread=thread)
 
     def proposed(self, tx: Transaction, arguments: Arguments) -> tuple[Preview, str]:
         """What a proposed referral would send now, with its note; raises as `refer_approved`."""
@@ -275,13 +275,23 @@ class Referrals:
             raise MalformedError("the referral has no purpose", remedy="state it with --purpose")
         return preview(self._node, tx, held, partner, purpose=why, urgency=urgent_of(held.record, urgent=urgent))
 
-    def _check_not_there(self, tx: Transaction, case: str, partner: str) -> None:
-        for thread in tx.cases.threads(case):
-            if thread.partner == partner and thread.state not in OVER:
+    def _thread_for(self, tx: Transaction, shown: Preview) -> str:
+        """The thread in which a report would go: a new one (""), or the one that an approved newer report goes in.
+
+        Raises:
+            ConflictError: the partner has this case, and what is newer of it follows by itself; or it is to delete it.
+        """
+        for thread in tx.cases.threads(shown.case):
+            if thread.partner != shown.partner or thread.state in OVER:
+                continue
+            newer = shown.needs_approval and shown.digest != thread.digest
+            if not newer or thread.side != OURS or thread.state not in TALKING:
                 raise ConflictError(
                     "the partner has this case, or is asked to delete it",
                     remedy="what it has and said: `gateway case thread`",
                 )
+            return thread.id
+        return ""
 
     def _record(self, tx: Transaction, shown: Preview) -> None:
         asked = Asked(Action.REFER, shown.partner, shown.case, shown.label, shown.purpose)
@@ -356,7 +366,11 @@ class Referrals:
         if not shown.allowed:
             self._record(tx, shown)
             self._recall(tx, thread, NOT_ANY_MORE)
-        elif shown.digest != thread.digest and not shown.needs_approval:
+        elif shown.needs_approval:
+            # Nothing goes without two people. But what the partner may not hold any more does not wait for them.
+            if not set(thread.groups.split()) <= set(map(str, shown.going)):
+                self._recall(tx, thread, NOT_ANY_MORE)
+        elif shown.digest != thread.digest:
             self._send(tx, held, shown, thread=thread.id)
 
     def _recall(self, tx: Transaction, thread: CaseThread, reason: str) -> None:
