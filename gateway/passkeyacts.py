@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from gateway.approvals import Act, Arguments, Change
 from gateway.audit import EventKind
+from gateway.crypto.passkeys import check_key
 from gateway.errors import ConflictError
 from gateway.model import MAX_TEXT_CHARS, require, text_member
 from gateway.node import Node
@@ -37,7 +38,8 @@ def _add(tx: Transaction, node: Node, arguments: Arguments, proposal: str) -> No
     if name not in people.administrators:
         raise ConflictError("there is no administrator of this name")
     # One passkey under two names would be one person with two votes.
-    if any(one.passkey.key_id == passkey.passkey.key_id for own in people.past_passkeys.values() for one in own):
+    taken = [one.passkey for own in people.past_passkeys.values() for one in own]
+    if any(passkey.passkey.key_id == one.key_id or passkey.passkey.credential == one.credential for one in taken):
         raise ConflictError("this passkey signs, or signed, for somebody already", remedy="register another one")
     if len(people.passkeys.get(name, ())) >= MAX_PASSKEYS:
         raise ConflictError(f"this administrator has {MAX_PASSKEYS} passkeys", remedy="remove one first")
@@ -56,7 +58,9 @@ def _remove(tx: Transaction, node: Node, arguments: Arguments, proposal: str) ->
 
 def _added(arguments: Arguments) -> tuple[str, SigningPasskey]:
     require(set(arguments) == {"administrator", "passkey"}, OTHER_ARGUMENTS)
-    return text_member(dict(arguments), "administrator"), SigningPasskey.from_json(arguments["passkey"])
+    passkey = SigningPasskey.from_json(arguments["passkey"])
+    check_key(passkey.passkey)
+    return text_member(dict(arguments), "administrator"), passkey
 
 
 def _removed(arguments: Arguments) -> tuple[str, str]:

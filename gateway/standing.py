@@ -522,7 +522,8 @@ def _number(tx: Transaction, node: Node) -> int:
 def proved(tx: Transaction, node: Node, rows: Iterable[LeafRow]) -> Iterable[tuple[LeafRow, Event]]:
     """The events of leaves, each proved to stand in the log under its newest signed checkpoint.
 
-    Leaves beyond that checkpoint are those that this very transaction has appended.
+    Beyond that checkpoint stand only leaves that this very transaction has appended: whoever writes the database can
+    put an old leaf there once more, with everything that proved it then.
     """
     head = _head(tx, node)
     for row in rows:
@@ -534,7 +535,9 @@ def proved(tx: Transaction, node: Node, rows: Iterable[LeafRow]) -> Iterable[tup
         try:
             if not hmac.compare_digest(audit.event_entry(row.event_bytes, row.salt), row.entry):
                 raise ProofError("the entry is for another event")
-            if head is not None and row.index < head.size:
+            if not tx.log.is_own(row.index):
+                if head is None or row.index >= head.size:
+                    raise ProofError("no checkpoint covers it")
                 proof = tx.log.inclusion_proof(row.index, head.size)
                 merkle.verify_inclusion(merkle.leaf_hash(row.entry), row.index, head.size, proof, head.root)
         except (ProofError, AuditBrokenError) as error:

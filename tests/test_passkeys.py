@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from fido2 import cbor
 
 from authenticator import ORIGIN, PARTY, Authenticator
 from gateway.crypto import passkeys
 from gateway.crypto.passkeys import Passkey, RelyingParty, to_base64url
-from gateway.errors import GatewayError, MalformedError
+from gateway.errors import GatewayError, MalformedError, VerificationError
 
 HERE = RelyingParty(PARTY, ORIGIN)
 CHALLENGE = b"a challenge of tests, 32 bytes.."
@@ -103,3 +106,37 @@ def test_one_octet_string_has_one_spelling() -> None:
     for other in ("AB", "AA==", "A", "A A", "AA\n", "+A"):
         with pytest.raises(MalformedError):
             passkeys.from_base64url(other)
+
+
+def test_a_key_has_one_spelling_and_so_one_id() -> None:
+    for kind in ("es256", "ed25519", "rs256"):
+        key = registered(Authenticator(kind=kind))
+        members = dict(cbor.decode(key.key))
+        others = [
+            {**members, 2: b"a name"},  # a member that says nothing
+            {**members, 1: members[1] + 1},
+            {**members, -2: b"\0" + members[-2]},
+            {True if name == 1 else name: value for name, value in members.items()},
+            {name: True if value == 1 else value for name, value in members.items()},
+            {name: value for name, value in members.items() if name != -2},
+        ]
+        spellings = [cbor.encode(one) for one in others if cbor.encode(one) != key.key]
+        spellings += [key.key + b"\0", b"\xb8" + bytes([len(members)]) + key.key[1:], b"\x81" * 4000, b""]
+        for raw in spellings:
+            with pytest.raises(MalformedError):
+                passkeys.check_key(Passkey(key.credential, raw))
+
+
+def test_octets_that_nest_without_end_or_break_off_are_refused() -> None:
+    authenticator = Authenticator()
+    passkey, deep = registered(authenticator), b"\x81" * 8000
+    made = authenticator.create(WRITTEN)
+    signed = passkeys.parse_assertion(authenticator.get(WRITTEN))
+    head = hashlib.sha256(PARTY.encode()).digest()
+    for data in (head + b"\x85" + bytes(4) + deep, head + b"\x85" + bytes(4) + b"\xbb\0", head + b"\x45", head, b""):
+        with pytest.raises(VerificationError):
+            passkeys.verify_assertion(HERE, CHALLENGE, replace(signed, authenticator_data=data), passkey)
+    for raw in (deep, b"\xbb\0", b"\xa1"):
+        made["response"]["attestationObject"] = passkeys.to_base64url(raw)
+        with pytest.raises(MalformedError):
+            passkeys.verify_creation(HERE, CHALLENGE, made)

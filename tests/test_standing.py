@@ -35,7 +35,7 @@ from gateway import beginning, keyring, partners, standing
 from gateway.approvals import LIFETIME_SECONDS, STATEMENT_TYPE, Approvals, Arguments
 from gateway.audit import EventKind
 from gateway.columns.rows import Rows
-from gateway.crypto import canonical, dsse, passkeys
+from gateway.crypto import canonical, dsse, merkle, passkeys
 from gateway.crypto.keys import SigningKey
 from gateway.crypto.passkeys import RelyingParty, to_base64url
 from gateway.errors import AuditBrokenError, GatewayError
@@ -547,6 +547,30 @@ def test_a_leaf_that_was_altered_proves_nobody(bench: Bench) -> None:
     )
     with pytest.raises(AuditBrokenError, match="leaf 1"):
         bench.check()
+
+
+@pytest.mark.parametrize("kind", ["administrator_added", "passkey_added"])
+@pytest.mark.parametrize("noted", [True, False], ids=["behind the newest checkpoint", "without any checkpoint"])
+def test_an_old_leaf_put_there_again_brings_nobody_back(bench: Bench, kind: str, noted: bool) -> None:
+    if kind == "administrator_added":
+        bench.do(add_administrator("stranger", STRANGER.signing_key.public))
+        bench.do(remove_administrator("stranger", "rogue"))
+    else:
+        bench.do(add_passkey("three", PASSKEY))
+        bench.do(remove_passkey("three", PASSKEY.passkey.key_id, "stolen"))
+    old = bench.copy("audit_leaf", f"""event LIKE '%"kind":"{kind}"%' ORDER BY idx""")[-1]
+    with bench.node.store.reading() as tx:
+        size = tx.log.size()
+        nodes = merkle.append_nodes(size, [merkle.leaf_hash(old["entry"])], tx.log.read_node)
+    bench.insert("audit_leaf", {**old, "idx": size})
+    for level, index, value in nodes:
+        bench.insert("audit_node", {"level": level, "idx": index, "hash": value})
+    if not noted:
+        bench.sql("DELETE FROM audit_checkpoint")
+    with bench.node.store.reading() as tx, pytest.raises(AuditBrokenError):
+        standing.roster(tx, bench.node)
+    with pytest.raises(AuditBrokenError):  # nor does the next deed sign a tree that holds it
+        pause(bench.node, PEER, by="one")
 
 
 def test_a_partner_whose_row_was_changed_is_let_in_by_nothing(bench: Bench) -> None:

@@ -19,10 +19,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import struct
 from dataclasses import dataclass
 from typing import cast
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from fido2 import cbor
 from fido2.cose import CoseKey
 from fido2.webauthn import AttestationObject, AuthenticatorData
@@ -32,6 +33,19 @@ from gateway.errors import MalformedError, VerificationError
 
 # COSE: ES256, EdDSA (Ed25519), ML-DSA-65, RS256 (what Windows Hello still makes).
 ALGORITHMS = (-7, -8, -49, -257)
+# Of each: the members of its key, fixed ones by value, others by their number of octets (0: any number).
+_KEY_FORMS: dict[int, tuple[dict[int, int], dict[int, int]]] = {
+    -7: ({1: 2, -1: 1}, {-2: 32, -3: 32}),
+    -8: ({1: 1, -1: 6}, {-2: 32}),
+    -49: ({1: 7}, {-1: 1952}),
+    -257: ({1: 3}, {-1: 0, -2: 0}),
+}
+MAX_KEY_BYTES = 4 << 10
+# What `fido2` and the readers below it raise for octets that are not what they should be. Nesting without end is one.
+_UNREADABLE = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError),
+    *(NotImplementedError, RecursionError, struct.error, UnsupportedAlgorithm),
+)
 SIGNATURE_VERSION = "passkey signature 1"
 MAX_RESPONSE_BYTES = 16 << 10  # an ML-DSA-65 key and its signature are 5 KiB
 MAX_CREDENTIAL_BYTES = 1023  # WebAuthn 4: a credential id has at most so many
@@ -156,13 +170,22 @@ def verify_creation(party: RelyingParty, challenge: bytes, response: object) -> 
         if found is None:
             raise MalformedError("passkey: the answer holds no key")
         passkey = Passkey(bytes(found.credential_id), cbor.encode(dict(found.public_key)))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise MalformedError("passkey: the answer cannot be read") from error
     _check_authenticator_data(party, data)
     if not 0 < len(passkey.credential) <= MAX_CREDENTIAL_BYTES:
         raise MalformedError("passkey: a credential id of no lawful length")
-    _public_key(passkey)
+    check_key(passkey)
     return passkey
+
+
+def check_key(passkey: Passkey) -> None:
+    """Returns where the key is of a kind that is taken, and in its one spelling: so one key has one key id.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    _public_key(passkey)
 
 
 def verify_assertion(party: RelyingParty, challenge: bytes, assertion: Assertion, passkey: Passkey) -> None:
@@ -176,13 +199,13 @@ def verify_assertion(party: RelyingParty, challenge: bytes, assertion: Assertion
     _check_client_data(party, challenge, assertion.client_data, "webauthn.get")
     try:
         data = AuthenticatorData(assertion.authenticator_data)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except _UNREADABLE as error:
         raise VerificationError("passkey: the authenticator's data cannot be read") from error
     _check_authenticator_data(party, data)
     signed = assertion.authenticator_data + hashlib.sha256(assertion.client_data).digest()
     try:
         _public_key(passkey).verify(signed, assertion.signature)
-    except (InvalidSignature, ValueError, TypeError) as error:
+    except (InvalidSignature, *_UNREADABLE) as error:
         raise VerificationError("passkey: the signature does not verify") from error
 
 
@@ -253,15 +276,30 @@ def _check_authenticator_data(party: RelyingParty, data: AuthenticatorData) -> N
 
 
 def _public_key(passkey: Passkey) -> CoseKey:
+    if len(passkey.key) > MAX_KEY_BYTES:
+        raise MalformedError("passkey: a key that is too long")
     try:
-        key = CoseKey.parse(cast(dict[int, object], cbor.decode(passkey.key)))
+        members = cast(dict[int, object], cbor.decode(passkey.key))
+        key = CoseKey.parse(members)
         if key.ALGORITHM not in ALGORITHMS:
             raise MalformedError("passkey: a key of a kind that is not taken")
-        if key.ALGORITHM == -257 and len(key[-1].lstrip(b"\0")) * 8 < MIN_RSA_BITS:
+        # WebAuthn 6.5.1: `alg` and what the key type needs, nothing else, in CTAP2's canonical CBOR. It is written anew,
+        # since True is as good as 1 to whoever compares.
+        fixed, octets = _KEY_FORMS[key.ALGORITHM]
+        values = {name: key[name] for name in octets}
+        exact = cbor.encode({3: key.ALGORITHM, **fixed, **values}) == passkey.key
+        if not exact or not all(_fills(value, octets[name]) for name, value in values.items()):
+            raise MalformedError("passkey: a key in another spelling than its kind has")
+        if key.ALGORITHM == -257 and len(key[-1]) * 8 < MIN_RSA_BITS:
             raise MalformedError("passkey: an RSA key that is too short")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise MalformedError("passkey: the key cannot be read") from error
     return key
+
+
+def _fills(value: object, octets: int) -> bool:
+    """Whether a member of a key is so many octets; where there is no number, an integer without zeroes before it."""
+    return isinstance(value, bytes) and (len(value) == octets if octets else value[:1] not in (b"", b"\0"))
 
 
 def _inner(response: object) -> dict[str, object]:

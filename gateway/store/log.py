@@ -56,6 +56,7 @@ class Log:
         self._connection = connection
         self._signer = signer
         self._appended = False
+        self._first: int | None = None  # the first leaf that this transaction has appended
         self._size: int | None = None  # once this transaction has appended: nobody else appends meanwhile
         self._begun = ""  # the origin of a log that begins in this transaction
         self._cache: dict[tuple[int, int], bytes] = {}
@@ -81,7 +82,7 @@ class Log:
         for model in (AuditLeaf, AuditNode, AuditCheckpoint):
             self._connection.execute(delete(model))
         self._cache.clear()
-        self._appended, self._size, self._begun = False, None, origin
+        self._appended, self._first, self._size, self._begun = False, None, None, origin
 
     def append(self, events: Sequence[audit.Event], *, blocks: Sequence[bytes] = ()) -> int:
         """Append a leaf for each block digest, then one for each event; returns the index of the first leaf."""
@@ -96,6 +97,9 @@ class Log:
             rows.append({"idx": first + number, "entry": entry, "event": raw.decode(), "salt": salt})
         if not rows:
             return first
+        if self._first is None:
+            self._check_end(first)
+            self._first = first
         add_many(self._connection, AuditLeaf, rows)
         self._read_edge(first)
         hashes = [merkle.leaf_hash(row["entry"]) for row in rows]
@@ -104,6 +108,23 @@ class Log:
         add_many(self._connection, AuditNode, [{"level": a, "idx": b, "hash": h} for a, b, h in nodes])
         self._appended, self._size = True, first + len(rows)
         return first
+
+    def is_own(self, index: int) -> bool:
+        """Whether this very transaction has appended a leaf, so that no checkpoint can cover it yet."""
+        return self._first is not None and index >= self._first
+
+    def _check_end(self, size: int) -> None:
+        """Returns when the log ends where its newest checkpoint says: else the next one would sign what others wrote.
+
+        Raises:
+            AuditBrokenError: leaves stand behind it that no deed has left there, or leaves are gone.
+        """
+        last = self._connection.execute(_LAST_NOTED).first()
+        signed = 0 if last is None else last.size
+        if size != signed:
+            raise AuditBrokenError(
+                "the audit log does not end where its newest checkpoint says", index=min(size, signed)
+            )
 
     def _read_edge(self, size: int) -> None:
         """Read at once what leaves are added to: the hashes on the right edge of the tree of `size` leaves."""
