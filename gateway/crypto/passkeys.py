@@ -283,8 +283,8 @@ def _public_key(passkey: Passkey) -> CoseKey:
         key = CoseKey.parse(members)
         if key.ALGORITHM not in ALGORITHMS:
             raise MalformedError("passkey: a key of a kind that is not taken")
-        # WebAuthn 6.5.1: `alg` and what the key type needs, nothing else, in CTAP2's canonical CBOR. It is written anew,
-        # since True is as good as 1 to whoever compares.
+        # WebAuthn 6.5.1: `alg` and what the key type needs, nothing else, in CTAP2's canonical CBOR. It is written
+        # anew, since True is as good as 1 to whoever compares.
         fixed, octets = _KEY_FORMS[key.ALGORITHM]
         values = {name: key[name] for name in octets}
         exact = cbor.encode({3: key.ALGORITHM, **fixed, **values}) == passkey.key
