@@ -24,7 +24,7 @@ from factory import (
 )
 from gateway.alarms import AlarmKind, sweep
 from gateway.audit import EventKind
-from gateway.cases import lines
+from gateway.cases import assertions, lines
 from gateway.cases.assertions import Done, Wish
 from gateway.crypto.keys import SigningKey
 from gateway.errors import ConflictError, DeniedError, MalformedError, NotFoundError
@@ -374,6 +374,25 @@ def test_steps_upward_are_told_and_coming_down_to_identified_stops_no_search_ane
     assert status(xb)[0] == IDENTIFIED
     assert told(xa, done) == {"XB": ("identified", False)}
     assert alarms(xb, AlarmKind.SEARCH_RESUMED) == 0
+
+
+def test_a_partner_that_asserts_without_end_fills_no_disk(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = mesh(tmp_path, clock, 2)
+    everybody_follows(network)
+    xa, xb = network.members.values()
+    monkeypatch.setattr(assertions, "MAX_ASSERTIONS", 2)
+    for number in range(3):
+        set_status(xa, FOUND, number)
+    set_status(xa, Wish(VictimStatus.CLOSED), 0)  # of what is known more is taken
+    everybody_syncs(network, 1)
+    assert [status(xb, number)[0] for number in range(3)] == ["closed", "identified", ""]
+    monkeypatch.setattr(assertions, "MAX_MARKS", 1)
+    set_status(xa, Wish(VictimStatus.CLOSED), 1)
+    everybody_syncs(network, 1)
+    assert status(xb, 1)[0] == "identified"
+    assert len(events(xb.node, EventKind.MESSAGE_REFUSED)) == 2
 
 
 def test_a_forged_or_unfit_message_changes_nothing_and_holds_nothing_up(tmp_path: Path, clock: FakeClock) -> None:

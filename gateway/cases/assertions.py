@@ -58,6 +58,7 @@ from gateway.statusmail import (
 )
 from gateway.store import Transaction
 
+MAX_ASSERTIONS = 1_000_000  # of one partner: more children than any agency has ever identified
 MAX_MARKS = 40_000  # of one assertion of a partner: twice what we let one of ours have
 ID_BYTES = 16
 
@@ -244,6 +245,8 @@ class Statuses:
         material = piece.material
         self._check_taken(tx, sender, piece)
         known = lines.find(self._node, tx, sender, piece.assertion.id)
+        if known is None and tx.statuses.count(sender) >= MAX_ASSERTIONS:
+            raise DeniedError("more assertions of one partner than this gateway keeps")
         marks = self.marks.of_material(material)
         if len(tx.statuses.marks(sender, piece.assertion.id)) + len(marks) > MAX_MARKS:
             raise DeniedError("more material than one assertion may speak of")

@@ -69,6 +69,11 @@ class Statuses:
         query = select(sql.count()).select_from(StatusLine).where(LINE.agency != own, LINE.seen == 0)
         return int(self._connection.execute(query).scalar_one())
 
+    def count(self, agency: str) -> int:
+        """How many assertions of an agency there are."""
+        query = select(sql.count()).select_from(StatusLine).where(LINE.agency == agency)
+        return int(self._connection.execute(query).scalar_one())
+
     def note_seen(self, agency: str, number: str, now: int) -> None:
         """A person has looked at it."""
         self._connection.execute(
@@ -105,10 +110,6 @@ class Statuses:
             query = select(MARK.mark, *LINE).join(StatusLine, of).where(MARK.mark.in_(some), MARK.agency == agency)
             for row in self._connection.execute(query.order_by(MARK.mark, MARK.number)):
                 yield bytes(row[0]), StatusLine(**dict(zip(LINE.keys(), row[1:], strict=True)))
-
-    def count_marks(self) -> int:
-        """How many marks there are."""
-        return int(self._connection.execute(select(sql.count()).select_from(StatusMarkTable)).scalar_one())
 
     def marks_of_statuses(self, statuses: Collection[str]) -> list[bytes]:
         """Every mark of assertions with one of these statuses."""
