@@ -71,3 +71,11 @@ class Client:
             return Reply(answer.status, dict(answer.getheaders()), answer.read())
         finally:
             connection.close()
+
+    def watch(self, path: str) -> http.client.HTTPResponse:
+        """A page that follows by itself, as a stream of server-sent events."""
+        parts = urlsplit(self.address)
+        connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=20)
+        headers = {"Host": parts.netloc, "Accept": "text/event-stream", "Cookie": f"{COOKIE}={self.cookie}"}
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse()

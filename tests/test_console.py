@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -184,3 +186,21 @@ def test_markup_in_what_people_type_stays_text(served: Served) -> None:
     assert "<img src=x" not in text
     assert "<script>alert" not in text
     assert "&lt;img src=x" in text
+
+
+def test_a_page_that_follows_by_itself_ends_with_the_session_and_with_the_server(tmp_path: Path) -> None:
+    node = console_node(tmp_path, administrators=("alice",))
+    exchange = Exchange(node)
+    began = time.monotonic()
+    with serving_console(exchange) as address:
+        served = Served(exchange, address)
+        watching, left = served.as_("alice").watch("/now/live"), Served(exchange, address).signin
+        assert watching.readline().startswith(b"data: ")
+        for session in left.sessions():
+            left.end_session(session.id, by="alice")
+        rest = watching.read()  # the stream is over: nobody is signed in any more
+        assert b"data: " in b"data: " + rest
+        served.clients.clear()
+        open_still = served.as_("alice").watch("/now/live")
+        assert open_still.readline()
+    assert time.monotonic() - began < 15, "the server does not wait for who only looks"

@@ -6,6 +6,8 @@ import asyncio
 import hmac
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from urllib.parse import parse_qsl, quote
 
 from aiohttp import BodyPartReader, web
@@ -68,6 +70,7 @@ def build_console(exchange: Exchange, routes: Sequence[Route]) -> web.Applicatio
     for route in routes:
         app.router.add_route(route.method, route.path, counter.behind(route))
     app.router.add_route("*", "/{rest:.*}", counter.nothing)
+    app.on_shutdown.append(counter.close)
     return app
 
 
@@ -78,6 +81,11 @@ class Counter:
         self._desk = desk
         self._renderer = renderer
         self._origin = desk.node.settings.console_url
+        self._closing = asyncio.Event()
+
+    async def close(self, _app: web.Application) -> None:
+        """Pages that follow by themselves end: the server waits for nobody who only looks."""
+        self._closing.set()
 
     def behind(self, route: Route) -> Handler:
         """The handler of one address."""
@@ -235,7 +243,9 @@ class Counter:
             lines = [f"data: {line}" for line in text.splitlines()] if text != sent else [": the same"]
             await response.write(("\n".join(lines) + "\n\n").encode())
             sent = text
-            await asyncio.sleep(route.live)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), route.live)
+                break
             if await asyncio.to_thread(self._someone, request, quiet=True) is None:
                 break  # who has gone to lunch is signed out, however many pages are open
         await response.write_eof()
