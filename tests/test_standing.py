@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from authenticator import ORIGIN, PARTY, Authenticator
+from case_builders import case_record
 from factory import (
     PASSPHRASE,
     SHIPPED_POLICIES,
@@ -34,6 +35,8 @@ from factory import (
 from gateway import beginning, keyring, partners, standing
 from gateway.approvals import LIFETIME_SECONDS, STATEMENT_TYPE, Approvals, Arguments
 from gateway.audit import EventKind
+from gateway.cases.alerts import AlertForm, Alerts
+from gateway.cases.assertions import Wish
 from gateway.columns.rows import Rows
 from gateway.crypto import canonical, dsse, merkle, passkeys
 from gateway.crypto.keys import SigningKey
@@ -44,6 +47,7 @@ from gateway.exchange.categories import activate as activate_table
 from gateway.exchange.erasing import erase, reinstate
 from gateway.exchange.holding import lift_hold, set_hold
 from gateway.exchange.knowngood import remove as remove_list
+from gateway.exchange.lookup import format_entry
 from gateway.interchange import sign_card
 from gateway.keyadmin import (
     ACTS,
@@ -63,7 +67,7 @@ from gateway.keyadmin import (
 )
 from gateway.keylife import KeyPurpose
 from gateway.keystore import Keystore, PersonalKey
-from gateway.model import AdapterReport
+from gateway.model import AdapterReport, VictimStatus
 from gateway.node import Node
 from gateway.passkeyacts import add_passkey, remove_passkey
 from gateway.policyacts import activate_policy, cancel_policy
@@ -87,6 +91,7 @@ class Bench:
     node: Node
     peer: Node
     clock: FakeClock
+    far_card: bytes  # of a partner that is not enrolled yet
 
     @property
     def desk(self) -> Approvals:
@@ -132,7 +137,8 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     peer = make_node(folder, PEER, clock=clock, quorum=2)
     for key in (ONE, TWO):
         bootstrap_administrator(node, key.name, key.signing_key.public)
-    bench = Bench(node, peer, clock)
+    far = export_card(make_node(folder, "XD-NCVI", clock=clock, quorum=2))
+    bench = Bench(node, peer, clock, far)
     bench.do(add_administrator("three", THREE.signing_key.public))
     bench.do(add_partner(export_card(peer)))
     export_card(node)
@@ -145,7 +151,7 @@ def bench(founded: Bench, tmp_path: Path) -> Bench:
     shutil.copytree(founded.node.settings.folder, settings.folder)
     keystore = Keystore.open(settings.folder / "keystore.json", PASSPHRASE)
     node = open_node(settings, keystore, clock=clock, random=SeededRandom("a copy"))
-    return Bench(node, founded.peer, clock)
+    return Bench(node, founded.peer, clock, founded.far_card)
 
 
 def own_key(node: Node, purpose: KeyPurpose) -> str:
@@ -178,6 +184,11 @@ SAMPLES: dict[str, Callable[[Bench], Arguments]] = {
     "key_switch": lambda bench: {"key_id": own_key(bench.node, KeyPurpose.SIGNING), "reason": "in a hurry"},
     "partner_key_revoke": lambda bench: {"partner": PEER, "since": bench.clock(), "reason": "lost"},
     "surface_open": lambda bench: {"partner": PEER, "surface": "taxii"},
+    "case_refer": lambda bench: referred(bench),  # noqa: PLW0108  it is defined below
+    "case_alert": lambda bench: alerted(bench),  # noqa: PLW0108  it is defined below
+    "certificate_issue": lambda bench: certified(bench),  # noqa: PLW0108  it is defined below
+    "series_merge": lambda bench: Exchange(bench.node).statuses.merging.propose("Blue Door", "Red Roof", "one")[1],
+    "series_split": lambda bench: merged(bench),  # noqa: PLW0108  it is defined below
     "gateway_restore": lambda bench: restored(bench),  # noqa: PLW0108  it is defined below
     "allow_list_remove": lambda bench: allowed(bench),  # noqa: PLW0108  it is defined below
     "category_table_activate": lambda bench: activate_table(TABLE.read_text(encoding="utf-8"))[1],
@@ -189,6 +200,35 @@ SAMPLES: dict[str, Callable[[Bench], Arguments]] = {
 def signing_passkey(bench: Bench) -> Arguments:
     bench.do(add_passkey("one", PASSKEY))
     return remove_passkey("one", PASSKEY.passkey.key_id, "lost")[1]
+
+
+def in_the_casebook(bench: Bench) -> str:
+    return Exchange(bench.node).cases.take_in([case_record("XA-NCVI")], form="vidx")[0].case
+
+
+def referred(bench: Bench) -> Arguments:
+    """To XD, as XA's policy lets a case go when two have approved it."""
+    bench.do(add_partner(bench.far_card))
+    bench.do(lift_test("XD-NCVI"))
+    return Exchange(bench.node).referrals.propose(in_the_casebook(bench), "XD-NCVI", note="soon, please")[1]
+
+
+def alerted(bench: Bench) -> Arguments:
+    return Alerts(bench.node, Exchange(bench.node).cases).propose(in_the_casebook(bench), "P-1", AlertForm.JSON)[1]
+
+
+def certified(bench: Bench) -> Arguments:
+    exchange = Exchange(bench.node)
+    name = make_set(exchange, "identified", drafts(1))
+    [entry] = [format_entry(one) for one in held_entries(exchange, name)]
+    exchange.statuses.set_entries(name, [entry], Wish(VictimStatus.IDENTIFIED), actor="tester")
+    return exchange.statuses.certificates.issue(exchange.shelf, name, entry, "a court's reference")[1]
+
+
+def merged(bench: Bench) -> Arguments:
+    act = Exchange(bench.node).statuses.merging.propose("Blue Door", "Red Roof", "one child")
+    bench.do(act)
+    return Exchange(bench.node).statuses.merging.split(str(act[1]["merge"]))[1]
 
 
 def newer_card(node: Node) -> bytes:

@@ -29,6 +29,7 @@ look_up_app = typer.Typer(add_completion=False)
 COMMANDS = {"look-up": look_up_app}
 
 MAX_AT_PARTNERS = 65_536  # digests at once: half a minute of what a partner allows by itself
+NOTHING, GIVE = "there is nothing to look up", "give digests, or --file with one on each line"
 MAX_LISTED = 1_000  # digests: of so many each has its line, also if it is unknown; of more only what is known
 COLUMNS = {
     "digest": "digest",
@@ -87,6 +88,8 @@ def look_up(
     report = AdapterReport(FORM)
     tally = _Tally(report, within=distance if near else None)
     with shell.node() as node, _source(file) as source:
+        if source is None and not digests:
+            raise ConfigError(NOTHING, remedy=GIVE)
         given = (Asked(one.strip(), 0) for one in digests or [])
         stream = chain(given, [] if source is None else read_asked(source, report, column=column))
         if partner or all_partners:
@@ -269,7 +272,7 @@ def _finish(shell: Shell, tally: _Tally) -> None:
     """What the whole came to, and what of a file was passed over."""
     report, said, asked, poor = tally.report, tally.said, tally.asked, tally.poor
     if not asked and not report.refused and not poor:
-        raise ConfigError("there is nothing to look up", remedy="give digests, or --file with one on each line")
+        raise ConfigError(NOTHING, remedy=GIVE)
     if not shell.as_json and said[Verdict.UNKNOWN] == asked:
         shell.show(None, "Not listed here." if asked == 1 else f"None of {asked:,} is listed here.")
     elif not shell.as_json and asked > 1:
