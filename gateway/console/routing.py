@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from urllib.parse import parse_qsl, quote
 
