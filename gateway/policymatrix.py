@@ -70,8 +70,9 @@ def parties(tx: Transaction, policies: PolicySet) -> tuple[PartnerRef, ...]:
 
 
 def chosen_label(tx: Transaction, set_name: str, number: int) -> Label | None:
-    """A label of a set by its number."""
-    return next((one.held.label for one in own_labels(tx, [set_name]) if one.number == number), None)
+    """A label of one of this gateway's own sets by its number; None where there is none."""
+    wanted = set_name, number
+    return next((one.held.label for one in own_labels(tx) if (one.held.set_name, one.number) == wanted), None)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterator
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from selenium.webdriver.support.ui import Select
 from console_browser import Browser, browser, console_node, personal, serving_console
 from console_client import Client, Reply
 from factory import card_of, drafts, enrol, loopback, make_node, make_set
-from gateway import activation
+from gateway import activation, policytexts
 from gateway.console.pages import Desk
 from gateway.exchange import Exchange
 from gateway.keyadmin import approvals
 from gateway.model import ENTRY_GROUPS, HandlingCode, Restriction, Surface, VictimStatus
+from gateway.partners import record_policy
 from gateway.policy import Grid, LabelInSet, PartnerRef
 from gateway.policy.matrix import SHARED
 from gateway.policydrafts import files_in_force
+from gateway.policyhistory import reigns
 from gateway.policymatrix import own_labels
 from gateway.signin import Role, SignIn
 from test_console import Served
@@ -209,6 +212,50 @@ def test_the_history_tells_of_the_founding_policy_and_of_no_signature(served: Se
     assert "/log/entry/" in served.as_("otto").ask("GET", "/policy/history").text
 
 
+def test_the_history_turns_its_pages_without_a_gap(tmp_path: Path) -> None:
+    exchange = screened(tmp_path)
+    node = exchange.node
+    previous, texts = node.policy.digest, node.policy.texts
+    for number in range(11):
+        node.clock.advance(60)  # type: ignore[attr-defined]
+        changed = {**texts, NATIONAL: texts[NATIONAL] + FORBID_H0.replace("under-h0", f"under-h0-{number}")}
+        with node.store.transaction() as tx:
+            digest = policytexts.keep_texts(tx, changed, node.clock())
+            record_policy(tx, node, previous=previous, digest=digest)
+        previous = digest
+    first = reigns(node)
+    assert [len(first.reigns), first.reigns[0].until, first.reigns[0].policy] == [10, 0, previous]
+    second = reigns(node, before=first.older)
+    told = [*first.reigns, *second.reigns]
+    assert ([one.previous for one in told[:-1]], told[-1].previous) == ([one.policy for one in told[1:]], "")
+    assert [one.until for one in told[1:]] == [one.since for one in told[:-1]]
+    assert (len(told), second.older) == (12, 0)
+    changes = first.reigns[0].changes
+    assert changes is not None
+    assert ([one.id for one in changes.added], [one.id for one in changes.removed]) == (
+        ["xa-nothing-under-h0-10"],
+        ["xa-nothing-under-h0-9"],
+    )
+    with node.store.transaction() as tx:
+        tx.connection.exec_driver_sql("DELETE FROM policy_text")
+    assert [one.changes for one in reigns(node).reigns] == [None] * 10
+
+
+def test_a_set_that_is_anothers_has_no_square(tmp_path: Path) -> None:
+    exchange = screened(tmp_path)
+    with serving_console(exchange) as address:
+        dora = Served(exchange, address).as_("dora")
+        square = f"/policy/cell?partner=XB-NCVI&set={SET}&label=1"
+        assert dora.ask("GET", square).status == 200
+        with exchange.node.store.transaction() as tx:
+            tx.connection.exec_driver_sql("UPDATE hash_set SET hub = 'XC-NCVI'")
+        assert dora.ask("GET", square).status == 404
+        assert "No set of this gateway has a label yet" in dora.ask("GET", "/policy").text
+        with exchange.node.store.transaction() as tx:
+            tx.connection.exec_driver_sql("UPDATE partner SET state = 'removed'")
+        assert dora.ask("GET", "/policy?describe=1").status == 200
+
+
 # Rehearsing
 
 
@@ -319,6 +366,8 @@ def test_an_archive_is_rehearsed_and_a_hostile_one_refused(served: Served) -> No
     assert upload(alice, packed(files), token="0" * 64).status == 403
     twice = '------edge\r\nContent-Disposition: form-data; name="form_token"\r\n\r\n1\r\n'
     assert upload(alice, packed(files), parts=twice).status == 400
+    file = '------edge\r\nContent-Disposition: form-data; name="more"; filename="b.zip"\r\n\r\nx\r\n'
+    assert upload(alice, packed(files), parts=file).status == 400
     for raw in (b"", b"--", b"------edge\r\n\r\nx", b"------edge--\r\n"):
         headers: dict[str, str | None] = {"Content-Type": "multipart/form-data; boundary=----edge"}
         assert alice.ask("POST", "/policy/archive", raw=raw, headers=headers).status in (400, 403)
@@ -350,6 +399,47 @@ def test_only_what_was_rehearsed_is_proposed(served: Served) -> None:
     assert proposed.status == 303
     assert proposed.headers["Location"].startswith("/approvals/")
     assert len(approvals(served.node).all()) == before + 1
+    identifier = proposed.headers["Location"].removeprefix("/approvals/").partition("?")[0]
+    assert f"/policy/proposal/{identifier}" in served.as_("otto").ask("GET", f"/approvals/{identifier}").text
+    full = served.as_("otto").ask("GET", f"/policy/proposal/{identifier}").text
+    assert "are sound" in full
+    assert "No rule says anything else" in full
+    assert served.as_("dora").ask("GET", f"/policy/proposal/{identifier}").status == 404
+
+
+def test_a_policy_waits_for_its_day_and_can_be_taken_back(tmp_path: Path) -> None:
+    exchange = screened(tmp_path)
+    node = exchange.node
+    with serving_console(exchange) as address:
+        served = Served(exchange, address)
+        alice = served.as_("alice")
+        assert alice.ask("POST", "/policy/cancel").status == 409
+        day = (node.today + timedelta(days=3)).isoformat()
+        text = in_force(served) + FORBID_SET
+        page = alice.ask("POST", "/policy/rehearse", **draft(text, on=day)).text
+        folder = re.findall(r'name="folder" value="([0-9a-f]{64})"', page)[0]
+        to = alice.ask("POST", "/policy/propose", **draft(text, folder=folder, on=day)).headers["Location"]
+        identifier = to.removeprefix("/approvals/").partition("?")[0]
+        full = served.as_("otto").ask("GET", f"/policy/proposal/{identifier}").text
+        assert f"with the day {day}" in full
+        assert "xa-nothing-under-h0" in full
+        for name in ("alice", "bob"):
+            approvals(node).sign(identifier, personal(name))
+        text = served.as_("dora").ask("GET", "/policy").text
+        assert f"from {day}" in text
+        assert "take back the policy that waits" not in text  # an analyst does not
+        assert "take back the policy that waits" in alice.ask("GET", "/policy").text
+        assert alice.ask("POST", "/policy/cancel").status == 303
+        assert served.as_("otto").ask("GET", f"/policy/proposal/{identifier}").status == 303
+
+
+@pytest.mark.parametrize("name", ["dora", "otto"])
+def test_nobody_but_administrators_drafts_and_proposes(served: Served, name: str) -> None:
+    client = served.as_(name)
+    assert client.ask("GET", "/policy/rehearse").status == 404
+    for address in ("rehearse", "archive", "propose", "cancel"):
+        assert client.ask("POST", f"/policy/{address}", **draft("// mine\n")).status == 404
+    assert "/policy/rehearse" not in client.ask("GET", "/policy").text
 
 
 # In a browser
@@ -362,7 +452,7 @@ def test_a_change_is_rehearsed_proposed_signed_by_two_and_seen_in_the_matrix(tmp
     with serving_console(exchange), browser() as page:
         page.sign_up(exchange, "alice", Role.ADMINISTRATOR)
         page.get("/policy")
-        before = squares(page.driver.page_source)
+        before = matrix_on(page)
         page.driver.find_element("css selector", ".matrix td a").send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
         focused = page.driver.switch_to.active_element
         assert focused.get_attribute("href").endswith("label=2&surface=sealed&partner=XC-NCVI")
@@ -390,10 +480,14 @@ def test_a_change_is_rehearsed_proposed_signed_by_two_and_seen_in_the_matrix(tmp
         page.click("Propose this policy")
         page.wait_for_heading("Bring a policy into force")
         identifier = page.driver.current_url.split("/")[-1].split("?")[0]
+        page.click("Which rules it changes, in sentences, and all that starts and stops")
+        page.wait_for_heading("What the proposed policy would do")
+        assert "1 rule added" in page.text
+        found += page.violations()
         for name in ("alice", "bob"):
             approvals(node).sign(identifier, personal(name))
         page.get("/policy")
-        after = squares(page.driver.page_source)
+        after = matrix_on(page)
         assert before != after
         assert {number for row in after for number in row} == {"–"}
         assert "alice, bob" in page.text
@@ -401,6 +495,13 @@ def test_a_change_is_rehearsed_proposed_signed_by_two_and_seen_in_the_matrix(tmp
         assert "1 rule added" in page.text
         found += page.violations()
         assert found + page.complaints() == []
+
+
+def matrix_on(page: Browser) -> list[list[str]]:
+    """The numbers in the matrix that the browser shows."""
+    page.wait(lambda driver: driver.find_elements("id", "behind"))  # the line below it: all of it is there
+    rows = page.driver.find_elements("css selector", "table.matrix tbody tr")
+    return [[one.text.split()[0] for one in row.find_elements("tag name", "td")] for row in rows]
 
 
 def write(page: Browser, text: str) -> None:

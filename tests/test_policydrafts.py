@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import stat
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -92,8 +93,12 @@ def test_what_no_policy_folder_holds_is_refused(name: str) -> None:
 def test_a_file_that_unpacks_to_more_than_a_policy_file_is_refused() -> None:
     bomb = packed(FILES, (member("XA/more.cedar"), b"\n" * (40 << 20)))
     assert len(bomb) < 100 << 10
+    tracemalloc.start()
     with pytest.raises(TooLargeError, match="larger than"):
         read_archive(bomb, "XA")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20  # it is never unpacked whole
 
 
 def test_files_that_unpack_to_more_than_a_policy_together_are_refused() -> None:

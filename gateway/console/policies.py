@@ -28,7 +28,7 @@ from gateway.policy import (
     duty_words,
 )
 from gateway.policy.matrix import SHARED, Matrix, asked_words
-from gateway.policyhistory import reigns, signers_by_key
+from gateway.policyhistory import reigns, signers_by_key, since_when
 from gateway.policymatrix import chosen_label, own_labels, parties
 from gateway.standing import PolicyWord, policy_in_force, policy_waiting
 
@@ -91,7 +91,7 @@ class _Chosen:
         self.every_partner = [one.agency for one in partners]
         self._labels = [one for one in every if self.query["set"] in ("", one.held.set_name)]
         named = [one for one in partners if self.query["partner"] in ("", one.agency)]
-        if not named or (self.query["set"] and not self._labels):
+        if (self.query["partner"] and not named) or (self.query["set"] and not self._labels):
             raise NotFoundError("this gateway has no such partner, or no label in such a set")
         self._set_name = self.query["set"] or (self.sets[0] if self.sets else f"{desk.node.agency}/list")
         self._at = visit.number("from", 0, most=MOST)
@@ -169,7 +169,6 @@ def _word(words: type[W], text: str, name: str) -> W:
 
 def _in_force(desk: Desk, policies: PolicySet) -> dict[str, object]:
     """Which policy decides, since when, by whose word, and what will change by itself."""
-    newest = reigns(desk.node, limit=1).reigns
     with desk.node.store.reading() as tx:
         word, waiting = policy_in_force(tx, desk.node), policy_waiting(tx, desk.node)
         names = signers_by_key(tx)
@@ -178,7 +177,7 @@ def _in_force(desk: Desk, policies: PolicySet) -> dict[str, object]:
     coming = [rule for rule in policies.rules.values() if rule.valid_until <= soon and rule.id not in lapsed]
     return {
         "policy": policies,
-        "since": newest[0].since if newest and newest[0].policy == word.policy else 0,
+        "since": since_when(desk.node, word.policy),
         "signers": _signers(word, names),
         "proposal": word.proposal,
         "waiting": waiting,
@@ -225,7 +224,7 @@ def _label(desk: Desk, visit: Visit) -> Label:
         with desk.node.store.reading() as tx:
             label = chosen_label(tx, visit.query["set"], visit.number("label", 0, most=MOST))
         if label is None:
-            raise NotFoundError("the set has no label of this number")
+            raise NotFoundError("the set has no such label")
         return label
     if not set(WORDS) <= visit.query.keys():
         raise MalformedError("the address names no label", remedy="choose a square of the matrix")

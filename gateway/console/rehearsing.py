@@ -9,7 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from gateway.console.pages import ADMINISTRATORS, Answer, Desk, Page, Redirect, Route, Visit, get, post
+from gateway import policytexts
+from gateway.approvals import OPEN
+from gateway.console.pages import (
+    ADMINISTRATORS,
+    READERS_OF_THE_LOG,
+    Answer,
+    Desk,
+    Page,
+    Redirect,
+    Route,
+    Visit,
+    get,
+    missing,
+    post,
+)
 from gateway.errors import GatewayError, MalformedError, TooLargeError
 from gateway.exchange.rehearsing import Counted
 from gateway.model import require
@@ -116,6 +130,20 @@ def propose(desk: Desk, visit: Visit) -> Answer:
     return Redirect(f"/approvals/{identifier}", "proposed")
 
 
+def proposed(desk: Desk, visit: Visit) -> Answer:
+    """What a policy that waits for signatures would do, in full, for whoever is asked to sign it."""
+    proposal = desk.approvals.get(visit.path["id"])
+    if proposal.id != visit.path["id"] or proposal.act != "policy_activate" or "folder" not in proposal.arguments:
+        raise missing()
+    if proposal.state != OPEN:
+        return Redirect(f"/approvals/{proposal.id}")
+    with desk.node.store.reading() as tx:
+        files = policytexts.find(tx, str(proposal.arguments["folder"]))
+    day = str(proposal.arguments.get("on", ""))
+    found = rehearse_files(desk.node, files, on=max(date.fromisoformat(day), desk.node.today) if day else None)
+    return Page("policy_proposal.html", {"proposal": proposal, "day": day, "found": found, **_shown(found)})
+
+
 def cancel(desk: Desk, visit: Visit) -> Answer:
     """Taking back the policy that waits for its day is put before the administrators."""
     identifier = desk.approvals.propose(*cancel_policy(desk.node), by=visit.session.person)
@@ -198,18 +226,20 @@ def _rehearsed(desk: Desk, table: _Table) -> Answer:
 
 def _page(table: _Table, found: Rehearsed | None = None, problem: GatewayError | None = None) -> Page:
     """The page; whatever is wrong stands on it, beside the draft, so that nobody loses what they wrote."""
+    values = {"table": table, "found": found, "problem": problem, **_shown(found)}
+    return Page("policy_rehearse.html", values, status=200 if problem is None else 400)
+
+
+def _shown(found: Rehearsed | None) -> dict[str, object]:
+    """The lines of what starts and stops, and their numbers."""
     moved = found.moved.changes if found and found.moved else ()
-    values = {
-        "table": table,
-        "found": found,
-        "problem": problem,
+    return {
         "moved": [_moved(one) for one in moved[:MAX_SHOWN]],
         "more": max(0, len(moved) - MAX_SHOWN),
         "partners": len({one.change.partner for one in moved}),
         "starting": sum(_starts(one) for one in moved),
         "stopping": sum(_stops(one) for one in moved),
     }
-    return Page("policy_rehearse.html", values, status=200 if problem is None else 400)
 
 
 def _starts(one: Counted) -> bool:
@@ -252,5 +282,6 @@ ROUTES: tuple[Route, ...] = (
     post("/policy/rehearse", rehearse, ADMINISTRATORS, upload=MAX_FORM_BYTES),
     post("/policy/archive", unpack, ADMINISTRATORS, upload=MAX_ARCHIVE_BYTES + (64 << 10)),
     post("/policy/propose", propose, ADMINISTRATORS, guarded=True, upload=MAX_FORM_BYTES),
+    get("/policy/proposal/{id}", proposed, READERS_OF_THE_LOG),
     post("/policy/cancel", cancel, ADMINISTRATORS, guarded=True),
 )
