@@ -163,6 +163,7 @@ class SignIn:
         Raises:
             MalformedError: no lawful name, or no role.
             DeniedError: `by` is no administrator, or the role of an administrator is for somebody who is none.
+            ConflictError: somebody of this name has a passkey here already.
         """
         check_administrator_name(name)
         if not roles:
@@ -186,6 +187,7 @@ class SignIn:
                     "the role of an administrator is for administrators, by the same name",
                     remedy=f"first `gateway admin add {name}`",
                 )
+            self._check_new(tx, name)
             tx.console.invite(row)
             self._changed(tx, by, name, "invited", roles=row.roles, expires=row.expires)
         return to_base64url(token)
@@ -218,8 +220,13 @@ class SignIn:
         return [Invitation(row.person, _roles(row.roles), row.by, row.expires) for row in rows]
 
     def end_person(self, name: str, *, by: str) -> None:
-        """Somebody may use the console no more; their sessions end with it, their passkeys are forgotten."""
+        """Somebody may use the console no more: sessions end with it, passkeys and what invites them are forgotten."""
         with self._node.store.transaction() as tx:
+            if tx.console.uninvite(name):
+                self._changed(tx, by, name, "uninvited")
+                found = tx.console.person(name)
+                if found is None or not found.roles:
+                    return  # nobody had come in by that name
             row = self._person(tx, name)
             row.roles = ""
             self._put_person(tx, row)
@@ -461,6 +468,7 @@ class SignIn:
                 self._session_event(tx, row, "ended", actor=by, reason=reason)
 
     def _taken_up(self, tx: Transaction, invitation: ConsoleInvitation) -> ConsolePerson:
+        self._check_new(tx, invitation.person)
         row = tx.console.person(invitation.person)
         if row is not None and not self._fits_person(row):
             raise _broken(invitation.person)
@@ -470,6 +478,14 @@ class SignIn:
         self._put_person(tx, row)
         self._changed(tx, row.name, row.name, "joined", roles=row.roles)
         return row
+
+    def _check_new(self, tx: Transaction, name: str) -> None:
+        """Returns where nobody uses the console by this name: else one administrator could come in as another."""
+        if tx.console.passkeys(name):
+            raise ConflictError(
+                "somebody of this name has a passkey here already",
+                remedy="they register further ones themselves; who has lost theirs is ended first, then invited",
+            )
 
     def _keep_passkey(self, tx: Transaction, person: str, label: str, passkey: Passkey) -> None:
         credential = to_base64url(passkey.credential)
@@ -512,6 +528,8 @@ class SignIn:
             raise gone from error
         if row is None or row.expires <= self._node.clock() or not self._fits_invitation(row):
             raise gone
+        if row.by not in roster(tx, self._node).administrators:
+            raise gone  # with the office of whoever invited ends what they invited to
         return row
 
     def _own_credential(self, session: Session) -> bytes:

@@ -204,3 +204,45 @@ def test_a_page_that_follows_by_itself_ends_with_the_session_and_with_the_server
         open_still = served.as_("alice").watch("/now/live")
         assert open_still.readline()
     assert time.monotonic() - began < 15, "the server does not wait for who only looks"
+
+
+NONSENSE = (
+    ("GET", "/log?before=" + "9" * 5000, {}),
+    ("GET", "/log/since?old=" + "9" * 5000, {}),
+    ("GET", "/log/sample?seed=x&count=" + "9" * 5000, {}),
+    ("GET", "/statistics?year=" + "9" * 5000, {}),
+    ("POST", "/keys/change", {"deed": "rotate", "reason": "r", "purpose": "nonsense"}),
+    ("POST", "/partners/change", {"deed": "revoke", "partner": "x", "reason": "r", "since": "nonsense"}),
+    ("POST", "/log/pack", {"leaves": ","}),
+)
+
+
+@pytest.mark.parametrize("asked", NONSENSE, ids=lambda one: one[1][:14])
+def test_nonsense_is_refused_and_no_bug(served: Served, asked: tuple[str, str, dict[str, str]]) -> None:
+    method, path, fields = asked
+    assert served.as_("alice").ask(method, path, None, **fields).status == 400
+
+
+def test_a_header_of_any_octets_is_no_proof_of_a_session(served: Served) -> None:
+    dora = served.as_("dora")
+    headers: dict[str, str | None] = {"Content-Type": "text/plain", "X-Form-Token": "\xff"}
+    assert dora.ask("POST", "/look-up", raw=b"x", headers=headers).status == 403
+
+
+def test_a_page_that_follows_by_itself_ends_with_the_role_that_it_is_for(served: Served) -> None:
+    watching = served.as_("alice").watch("/sync/live")
+    assert watching.readline().startswith(b"data: ")
+    try:
+        give(served, "alice", "auditor")  # still signed in, and may not see this
+        assert b"data: " not in watching.read().partition(b"\n\n")[2]  # it ends, and long before its time
+    finally:
+        watching.close()
+        give(served, "alice", "administrator")
+
+
+def give(served: Served, name: str, roles: str) -> None:
+    with served.node.store.transaction() as tx:
+        row = tx.console.person(name)
+        assert row is not None
+        row.roles = roles
+        served.signin._put_person(tx, row)

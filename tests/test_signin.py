@@ -36,6 +36,7 @@ from gateway.signin import (
     SignIn,
 )
 from gateway.standing import roster
+from gateway.store.consoletables import ConsolePasskey
 
 
 @pytest.fixture
@@ -239,6 +240,46 @@ def test_the_role_of_an_administrator_ends_with_the_office(signin: SignIn, node:
         for name in ("alice", "bob"):
             desk.sign(identifier, personal(name))
     assert signin.session(begun.cookie).roles == {Role.AUDITOR}
+
+
+def test_nobody_is_invited_under_the_name_of_somebody_who_is_here(signin: SignIn, node: Node) -> None:
+    """Else an administrator could act in another one's name."""
+    before = signin.invite("bob", [Role.ADMINISTRATOR], by="alice")
+    accept(signin, before, "bob")
+    with pytest.raises(ConflictError):
+        signin.invite("bob", [Role.ADMINISTRATOR], by="alice")
+    signin.end_person("bob", by="alice")
+    token = signin.invite("bob", [Role.AUDITOR], by="alice")
+    with node.store.transaction() as tx:  # an older row of theirs put back, as whoever writes the database can
+        tx.console.add_passkey(ConsolePasskey(credential="AA", person="bob", key=b"", label="", origin="", added=0))
+    with pytest.raises(ConflictError):
+        accept(signin, token, "another key of bob's")
+
+
+def test_an_invitation_ends_with_the_access_that_it_gives(signin: SignIn) -> None:
+    token = signin.invite("dora", [Role.ANALYST], by="alice")
+    signin.end_person("dora", by="alice")
+    assert signin.waiting() == []
+    with pytest.raises(NotFoundError):
+        accept(signin, token, "dora")
+    with pytest.raises(NotFoundError):
+        signin.end_person("dora", by="alice")
+
+
+def test_an_invitation_ends_with_the_office_of_whoever_made_it(signin: SignIn, node: Node) -> None:
+    token = signin.invite("dora", [Role.ANALYST], by="bob")
+    desk = approvals(node)
+    for act in (
+        add_administrator("carol", personal("carol").signing_key.public),
+        remove_administrator("bob", "rogue"),
+    ):
+        identifier = desk.propose(*act, by="alice")
+        for name in ("alice", "bob" if act[0] == "administrator_add" else "carol"):
+            desk.sign(identifier, personal(name))
+    with pytest.raises(NotFoundError):
+        signin.invitation(token)
+    with pytest.raises(NotFoundError):
+        accept(signin, token, "dora")
 
 
 FORGERIES = {

@@ -135,6 +135,8 @@ def sample(desk: Desk, visit: Visit) -> Answer:
 def pack(desk: Desk, visit: Visit) -> Answer:
     """Leaves with their proofs as one signed file, to be verified without any gateway."""
     named = [part for part in visit.filled("leaves").replace(",", " ").split() if part]
+    if not named:
+        raise MalformedError("no entry is named")
     if len(named) > MAX_PACK_LEAVES:
         raise MalformedError(f"more than {MAX_PACK_LEAVES} entries in one pack", remedy="make several")
     indexes = sorted({_index(part) for part in named})

@@ -41,7 +41,7 @@ def answer(desk: Desk, visit: Visit) -> Answer:
     near = bool(visit.form.get("near") or visit.query.get("near"))
     report = AdapterReport(FORM)
     asked, poor = _asked(raw, report)
-    actor = desk.node.agency
+    actor = visit.session.person
     texts = [one.digest for one in asked]
     hits = desk.exchange.lookup.find(texts, actor=actor, distance=MAX_RADIUS if near else None) if texts else []
     by_query: dict[int, list[Hit]] = {}

@@ -68,7 +68,7 @@ class Visit:
         text = self.query.get(name, "")
         if not text:
             return default
-        if not text.isascii() or not text.isdigit() or int(text) > most:
+        if not text.isascii() or not text.isdigit() or len(text) > len(str(most)) or int(text) > most:
             raise MalformedError(f"'{name}' is not a number up to {most}")
         return int(text)
 

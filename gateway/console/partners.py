@@ -174,7 +174,10 @@ def change_key(desk: Desk, visit: Visit) -> Answer:
     """A guarded act about a key is proposed."""
     deed, reason = visit.filled("deed"), visit.filled("reason")
     if deed == "rotate":
-        act = keyacts.rotate(KeyPurpose(visit.filled("purpose")), reason)
+        purpose = visit.filled("purpose")
+        if purpose not in list(KeyPurpose):
+            raise MalformedError("no such purpose of a key")
+        act = keyacts.rotate(KeyPurpose(purpose), reason)
     elif deed == "switch":
         act = keyacts.switch(visit.filled("key_id"), reason)
     elif deed == "revoke":

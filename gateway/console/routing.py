@@ -233,22 +233,32 @@ class Counter:
         """The same fragment again and again, each time only if it has changed (WHATWG HTML, server-sent events)."""
         headers = {**HEADERS, "Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         response = web.StreamResponse(headers=headers)
+        text = await asyncio.to_thread(self._fragment, route, visit)  # what is refused now is refused as a page
         await response.prepare(request)
         sent = ""
         for _ in range(0, LONGEST_LIVE_SECONDS, route.live):
-            answer = await asyncio.to_thread(route.screen, self._desk, visit)
-            assert isinstance(answer, Page), "a live address answers with a fragment"
-            text = await asyncio.to_thread(self._renderer.render, answer, visit, now=self._desk.node.clock())
             lines = [f"data: {line}" for line in text.splitlines()] if text != sent else [": the same"]
             await response.write(("\n".join(lines) + "\n\n").encode())
             sent = text
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), route.live)
                 break
-            if await asyncio.to_thread(self._someone, request, quiet=True) is None:
-                break  # who has gone to lunch is signed out, however many pages are open
+            # Who has gone to lunch is signed out, however many pages are open; and a role may have ended meanwhile.
+            someone = await asyncio.to_thread(self._someone, request, quiet=True)
+            if someone is None or not (route.roles is None or route.roles & someone.roles):
+                break
+            visit = replace(visit, someone=someone)
+            try:
+                text = await asyncio.to_thread(self._fragment, route, visit)
+            except GatewayError:
+                break  # the browser asks again, and hears why
         await response.write_eof()
         return response
+
+    def _fragment(self, route: Route, visit: Visit) -> str:
+        answer = route.screen(self._desk, visit)
+        assert isinstance(answer, Page), "a live address answers with a fragment"
+        return self._renderer.render(answer, visit, now=self._desk.node.clock())
 
 
 def _asset_route(assets: Mapping[str, Asset]) -> web.RouteDef:
@@ -316,7 +326,7 @@ def _fields(text: str, what: str) -> dict[str, str]:
 
 
 def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode(), wanted.encode())
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode())  # a header may hold any octet
 
 
 def _error_values(error: GatewayError) -> dict[str, object]:

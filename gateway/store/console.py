@@ -71,6 +71,10 @@ class Console:
         rows = self._connection.execute(select(*INVITATION).order_by(INVITATION.person))
         return [ConsoleInvitation(**row._mapping) for row in rows]
 
+    def uninvite(self, person: str) -> bool:
+        """Forget what invites somebody; False where nothing did."""
+        return self._connection.execute(delete(ConsoleInvitation).where(INVITATION.person == person)).rowcount > 0
+
     def take_up(self, digest: bytes) -> bool:
         """Use up an invitation; False when somebody else has."""
         found = self._connection.execute(delete(ConsoleInvitation).where(INVITATION.digest == digest))
