@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Check an evidence pack with nothing but this file, verify_receipt.py beside it, Python 3.11 and `cryptography`.
 
-    verify_evidence.py PACK --log-key VERIFIER-STRING [--fingerprint HEX] [--checkpoint FILE] [--show]
+    verify_evidence.py PACK --log-key VERIFIER-STRING [--fingerprint HEX] [--checkpoint FILE]
+                       [--witness VERIFIER-STRING …] [--show]
 
 PACK            the pack as it was handed over (contracts/evidence-pack-1.md): a ZIP file.
 --log-key       the log's verifier string, from the agency's identity card that you hold: origin+hex+base64.
 --fingerprint   the fingerprint of that identity card, as read aloud; without it the card in the pack is taken as it is.
 --checkpoint    a checkpoint of the same log that you kept: the pack's must be of the same size, and say the same.
+--witness       a partner's witness key, from its identity card: the pack's `cosigned` tree must bear its signature.
 --show          print each event that the pack proves.
 
 Each step prints one line. Exit 0: everything holds. Exit 4: it does not, and the last line says why. Exit 2: the
@@ -18,8 +20,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import re
+import struct
 import sys
 import zipfile
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +34,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
 
 from verify_receipt import (
+    EVENT_MEMBERS,
+    LAST_SECOND,
     LogKey,
     NotVerified,
     Printer,
@@ -57,7 +64,11 @@ NAMES = {"manifest.dsse", "leaves.jsonl", "checkpoint", "log.vkey", "card.json"}
 MAY_BE = {"cosigned", "consistency.json"}
 MANIFEST_TYPE = "application/vnd.partner-exchange.evidence-pack+1"
 CARD_TYPE = "application/vnd.partner-exchange.identity-card+2"
+MANIFEST_MEMBERS = {"pack", "agency", "log", "size", "leaves", "made", "files"}
 LEAF_MEMBERS = {"index", "entry", "event", "salt", "proof"}
+ENTRY = re.compile(r"0[12][0-9a-f]{64}")
+LOCAL_BYTES, END_BYTES = 30, 22  # of a ZIP file: what stands before a file, and at the end of all
+PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Keys(NamedTuple):
@@ -87,9 +98,25 @@ def open_pack(path: Path) -> dict[str, bytes]:
             for entry in entries:
                 small = entry.file_size <= MAX_FILE_BYTES and entry.file_size <= MAX_RATIO * max(1, entry.compress_size)
                 require(small, "a file of the pack is too large")
+            require_plain(raw, archive)
             return {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise NotVerified("the pack is not a ZIP file that can be read") from error
+
+
+def require_plain(raw: bytes, archive: zipfile.ZipFile) -> None:
+    """Whoever opens the pack with another tool sees the same files: nothing stands before, between or behind them."""
+    at = 0
+    for entry in sorted(archive.infolist(), key=lambda one: one.header_offset):
+        plain = entry.compress_type in PLAIN and not entry.flag_bits and not entry.extra and not entry.comment
+        require(plain and entry.header_offset == at, "the pack holds more than its files")
+        names, extra = struct.unpack("<HH", raw[at + 26 : at + LOCAL_BYTES])
+        require(extra == 0, "the pack holds more than its files")
+        at += LOCAL_BYTES + names + entry.compress_size
+    end = raw[-END_BYTES:]
+    size, start, comment = struct.unpack("<IIH", end[12:])
+    whole = start == archive.start_dir == at and start + size + END_BYTES == len(raw) and comment == 0
+    require(whole and end.startswith(b"PK\x05\x06"), "the pack holds more than its files")
 
 
 def verify_dsse(raw: bytes, kind: str, what: str, keys: Keys | None) -> tuple[bytes, Keys]:
@@ -107,6 +134,8 @@ def verify_dsse(raw: bytes, kind: str, what: str, keys: Keys | None) -> tuple[by
     found = envelope["signatures"]
     if not isinstance(found, list) or len(found) != 2:
         fail(f"the {what} has not exactly two signatures")
+    formed = all(isinstance(one, dict) and set(one) == {"keyid", "sig"} for one in found)
+    require(formed, f"a signature of the {what} has not the members of the contract")
     by_id = {text(one, "keyid"): parse_base64(text(one, "sig"), "a signature") for one in found}
     require(set(by_id) == set(keys.ids), f"the {what} is signed by other keys")
     try:
@@ -117,25 +146,27 @@ def verify_dsse(raw: bytes, kind: str, what: str, keys: Keys | None) -> tuple[by
     return payload, keys
 
 
-def verify_leaf(line: bytes, head: TreeHead) -> tuple[int, dict[str, object] | None]:
-    """The index, and the event if it was not erased, of a leaf that the tree holds."""
+def verify_leaf(line: bytes, head: TreeHead) -> tuple[int, str]:
+    """The index, and what is to be shown, of a leaf that the tree holds."""
     leaf = parse_canonical(line, "leaf")
     require(set(leaf) == LEAF_MEMBERS, "a leaf has not the members of the contract")
     index = number(leaf, "index")
-    entry = bytes.fromhex(text(leaf, "entry")) if isinstance(leaf["entry"], str) else b""
-    require(len(entry) == 33 and entry[0] in (1, 2), f"the entry of leaf {index} has no known form")
-    event = None
-    if leaf["event"] is not None:
+    require(ENTRY.fullmatch(text(leaf, "entry")), f"the entry of leaf {index} has no known form")
+    entry = bytes.fromhex(text(leaf, "entry"))
+    words = "a block of hash entries" if entry[0] == 2 else "an event that the pack does not show: erased, it says"
+    if leaf["event"] is None:
+        require(leaf["salt"] is None, f"leaf {index} has a salt for no event")
+    else:
         raw = text(leaf, "event").encode()
         commitment = hashlib.sha256(b"event 1\n" + hash_of(leaf["salt"], "salt") + raw).digest()
         require(entry == b"\x01" + commitment, f"the event of leaf {index} is not the one that its entry commits to")
-        event = parse_canonical(raw, "event")
+        words = shown(parse_canonical(raw, "event"))
     proof = leaf["proof"]
     if not isinstance(proof, list):
         fail("proof is not a list")
     hashes = [hash_of(value, "a hash of the proof") for value in proof]
     verify_inclusion(hashlib.sha256(b"\x00" + entry).digest(), index, head, hashes)
-    return index, event
+    return index, words
 
 
 def verify(options: argparse.Namespace, printer: Printer) -> None:
@@ -144,7 +175,8 @@ def verify(options: argparse.Namespace, printer: Printer) -> None:
 
     card_payload, keys = verify_dsse(files["card.json"], CARD_TYPE, "identity card", None)
     card = parse_canonical(card_payload, "identity card")
-    require(card.get("log") == options.log_key, "the identity card in the pack names another log than the log key")
+    require({"agency", "signing", "log", "witness"} <= set(card), "the identity card has not its members")
+    require(card["log"] == options.log_key, "the identity card in the pack names another log than the log key")
     if options.fingerprint is not None:
         given = options.fingerprint.replace(" ", "").lower()
         require(given == fingerprint(card), "the identity card in the pack has another fingerprint")
@@ -152,8 +184,12 @@ def verify(options: argparse.Namespace, printer: Printer) -> None:
 
     payload, _ = verify_dsse(files["manifest.dsse"], MANIFEST_TYPE, "manifest", keys)
     manifest = parse_canonical(payload, "manifest")
-    require(manifest.get("pack") == "evidence pack 1", "the pack is of a version that is not known here")
-    digests = manifest.get("files")
+    require(set(manifest) == MANIFEST_MEMBERS, "the manifest has not the members of the contract")
+    require(manifest["pack"] == "evidence pack 1", "the pack is of a version that is not known here")
+    require(manifest["agency"] == card["agency"] and manifest["log"] == key.name, "the manifest is of another log")
+    number(manifest, "made")
+    require(files["log.vkey"] == f"{options.log_key}\n".encode(), "log.vkey is of another log than the log key")
+    digests = manifest["files"]
     others = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items() if name != "manifest.dsse"}
     require(digests == others, "the files of the pack are not those that were signed")
     printer.ok(f"{printable(text(card, 'agency'))} signed this pack of {len(others)} files")
@@ -161,9 +197,16 @@ def verify(options: argparse.Namespace, printer: Printer) -> None:
     head = verify_checkpoint(decoded(files["checkpoint"]), key)
     require(head.size == number(manifest, "size"), "the checkpoint is of another size than the manifest says")
     printer.ok(f"the log {key.name} signed its tree of {head.size} entries")
+    require(
+        ("cosigned" in files) == ("consistency.json" in files), "a cosigned tree without its proof, or a proof alone"
+    )
+    require(not options.witness or "cosigned" in files, "no partner has cosigned a tree of this pack")
     if "cosigned" in files:
-        verify_cosigned(files, key, head)
-        printer.ok("it begins with the tree that partners have cosigned")
+        old = verify_cosigned(files, key, head)
+        printer.ok(f"it begins with a tree of {old.size} entries; who has cosigned that, --witness shows")
+    for witness in options.witness:
+        name, at = verify_cosignature(decoded(files["cosigned"]), witness)
+        printer.ok(f"{printable(name)} cosigned that tree on {datetime.fromtimestamp(at, UTC):%Y-%m-%d}")
     if options.checkpoint is not None:
         kept = verify_checkpoint(decoded(read(options.checkpoint, 1_000_000, "checkpoint")), key)
         require(kept == head, "the checkpoint that you kept is not the pack's: ask for a pack against it")
@@ -173,21 +216,45 @@ def verify(options: argparse.Namespace, printer: Printer) -> None:
     require(len(lines) == number(manifest, "leaves"), "the pack holds another number of leaves than the manifest says")
     last = -1
     for line in lines:
-        index, event = verify_leaf(line, head)
+        index, words = verify_leaf(line, head)
         require(index > last, "the leaves are not in order")
         last = index
         if options.show:
-            print(f"  {index}: {shown(event)}")
+            print(f"  {index}: {words}")
     printer.ok(f"the tree holds all of its {len(lines)} leaves")
 
 
-def verify_cosigned(files: dict[str, bytes], key: LogKey, head: TreeHead) -> None:
+def verify_cosigned(files: dict[str, bytes], key: LogKey, head: TreeHead) -> TreeHead:
     old = verify_checkpoint(decoded(files["cosigned"]), key)
-    members = parse_canonical(files.get("consistency.json", b""), "consistency proof")
-    proof = members.get("proof")
+    members = parse_canonical(files["consistency.json"], "consistency proof")
+    require(set(members) == {"proof"}, "the consistency proof has not the members of the contract")
+    proof = members["proof"]
     if not isinstance(proof, list):
         fail("the consistency proof is not a list")
     verify_consistency(old, head, [hash_of(value, "a hash of the consistency proof") for value in proof])
+    return old
+
+
+def verify_cosignature(note: str, witness: str) -> tuple[str, int]:
+    """Who cosigned a note, and when: https://c2sp.org/tlog-cosignature, with an Ed25519 key of kind 4."""
+    name, identifier, encoded = [*witness.split("+", 2), "", ""][:3]
+    key = parse_base64(encoded, "the witness key")
+    require(len(key) == 33 and key[0] == 4, "the witness key is not an Ed25519 cosigner's")
+    key_id = hashlib.sha256(name.encode() + b"\n" + key).digest()[:4]
+    require(key_id.hex() == identifier, "the id in the witness key belongs to another key")
+    body, _, lines = note.rpartition("\n\n")
+    signed = [line.split(" ")[1:] for line in lines[:-1].split("\n")]  # `verify_checkpoint` has read them before
+    found = [parse_base64(signature, "a signature") for signer, signature in signed if signer == name]
+    raw = next((one for one in found if one[:4] == key_id and len(one) == 4 + 8 + 64), b"")
+    require(raw, "this witness has not cosigned the tree")
+    at = int.from_bytes(raw[4:12], "big")
+    require(at <= LAST_SECOND, "a cosignature of no time that there is")
+    try:
+        said = f"cosignature/v1\ntime {at}\n{body}\n".encode()
+        Ed25519PublicKey.from_public_bytes(key[1:]).verify(raw[12:], said)
+    except (InvalidSignature, ValueError) as error:
+        raise NotVerified("a cosignature is wrong") from error
+    return name, at
 
 
 def fingerprint(card: dict[str, object]) -> str:
@@ -196,11 +263,12 @@ def fingerprint(card: dict[str, object]) -> str:
     return hashlib.sha256(b"identity-card 2\n" + canonical(lasting).encode()).hexdigest()[:40]
 
 
-def shown(event: dict[str, object] | None) -> str:
-    if event is None:
-        return "a block of hash entries, or an event that was erased on record"
-    at = datetime.fromtimestamp(number(event, "at"), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return printable(f"{at} {event['kind']}, by {event['actor']}, about {event['subject']}")
+def shown(event: dict[str, object]) -> str:
+    require(set(event) == EVENT_MEMBERS, "an event has not the members of the contract")
+    seconds = number(event, "at")
+    require(seconds <= LAST_SECOND, "an event of no time that there is")
+    at = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return printable(f"{at} {text(event, 'kind')}, by {text(event, 'actor')}, about {text(event, 'subject')}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -210,6 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log-key", required=True, metavar="VERIFIER-STRING", help="origin+hex+base64")
     parser.add_argument("--fingerprint", metavar="HEX", help="of the identity card, as read aloud")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint of the same log that you kept")
+    parser.add_argument("--witness", action="append", default=[], metavar="VERIFIER-STRING", help="of a partner")
     parser.add_argument("--show", action="store_true", help="print each event")
     options = parser.parse_args(arguments)
     printer = Printer()

@@ -7,6 +7,7 @@ import hmac
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from urllib.parse import parse_qsl, quote
 
 from aiohttp import BodyPartReader, web
