@@ -17,6 +17,7 @@ from gateway.audit import EventKind
 from gateway.console import ROUTES
 from gateway.console.pages import Route
 from gateway.exchange import Exchange
+from gateway.keyadmin import approvals
 from gateway.node import Node
 from gateway.signin import Role, SignIn
 
@@ -220,7 +221,7 @@ NONSENSE = (
 @pytest.mark.parametrize("asked", NONSENSE, ids=lambda one: one[1][:14])
 def test_nonsense_is_refused_and_no_bug(served: Served, asked: tuple[str, str, dict[str, str]]) -> None:
     method, path, fields = asked
-    assert served.as_("alice").ask(method, path, None, **fields).status == 400
+    assert served.as_("alice").ask(method, path, **fields).status == 400
 
 
 def test_a_header_of_any_octets_is_no_proof_of_a_session(served: Served) -> None:
@@ -246,3 +247,13 @@ def give(served: Served, name: str, roles: str) -> None:
         assert row is not None
         row.roles = roles
         served.signin._put_person(tx, row)
+
+
+def test_words_of_cases_in_a_proposal_are_for_those_who_sign(served: Served) -> None:
+    act = served.exchange.statuses.merging.propose("Blue Door of tests", "Door, blue", "the same room")
+    identifier = approvals(served.node).propose(*act, by="alice")
+    assert "Blue Door of tests" in served.as_("alice").ask("GET", f"/approvals/{identifier}").text
+    shown = served.as_("otto").ask("GET", f"/approvals/{identifier}")
+    assert shown.status == 200
+    assert "shown to those who sign" in shown.text
+    assert "Blue Door" not in shown.text

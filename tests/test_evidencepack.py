@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.util
 import io
@@ -43,6 +44,7 @@ def script(name: str) -> ModuleType:
 
 
 VERIFY = script("verify_evidence")
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "evidence-pack.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def judged(tmp_path: Path, node: Node, raw: bytes, *more: str) -> int:
 
 def changed(raw: bytes, name: str, change: Callable[[bytes], bytes | None]) -> bytes:
     sink = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(raw)) as before, zipfile.ZipFile(sink, "w") as after:
+    with zipfile.ZipFile(io.BytesIO(raw)) as before, zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as after:
         for entry in before.infolist():
             content = before.read(entry)
             new = change(content) if entry.filename == name else content
@@ -137,7 +139,7 @@ def hidden_before(raw: bytes) -> bytes:
 
 def with_extra(raw: bytes) -> bytes:
     sink = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(raw)) as before, zipfile.ZipFile(sink, "w") as after:
+    with zipfile.ZipFile(io.BytesIO(raw)) as before, zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as after:
         for entry in before.infolist():
             entry.comment = b"another event"
             after.writestr(entry, before.read(entry))
@@ -177,7 +179,7 @@ def resigned(node: Node, raw: bytes, change: Callable[[dict[str, Any], dict[str,
     manifest["files"] = {name: hashlib.sha256(one).hexdigest() for name, one in files.items()}
     files["manifest.dsse"] = dsse.sign(MANIFEST_TYPE, canonical.encode(manifest), node.keystore.signing_key)
     sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, one in files.items():
             archive.writestr(name, one)
     return sink.getvalue()
@@ -229,3 +231,11 @@ def test_a_witness_is_one_whose_cosignature_is_there(
     assert judged(tmp_path, node, good, "--witness", other) == 4
     for nonsense in ("", "a+b", "a+b+!!", key + "A"):
         assert judged(tmp_path, node, good, "--witness", nonsense) == 4
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
+def test_frozen_packs_are_judged_as_their_word_says(tmp_path: Path, case: dict[str, str]) -> None:
+    path = tmp_path / "pack.zip"
+    path.write_bytes(base64.b64decode(case["pack"]))
+    options = [str(path), "--log-key", VECTORS["log_key"], "--fingerprint", VECTORS["fingerprint"]]
+    assert VERIFY.main(options) == {"verified": 0, "refused": 4}[case["expect"]]

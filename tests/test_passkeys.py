@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from authenticator import ORIGIN, PARTY, Authenticator
 from gateway.crypto import passkeys
 from gateway.crypto.passkeys import Passkey, RelyingParty, to_base64url
 from gateway.errors import GatewayError, MalformedError, VerificationError
+from gateway.proposals import SigningPasskey, passkey_of
 
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "passkey-signature.json").read_text(encoding="utf-8"))
 HERE = RelyingParty(PARTY, ORIGIN)
 CHALLENGE = b"a challenge of tests, 32 bytes.."
 WRITTEN = to_base64url(CHALLENGE)
@@ -140,3 +144,10 @@ def test_octets_that_nest_without_end_or_break_off_are_refused() -> None:
         made["response"]["attestationObject"] = passkeys.to_base64url(raw)
         with pytest.raises(MalformedError):
             passkeys.verify_creation(HERE, CHALLENGE, made)
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
+def test_frozen_signatures_are_judged_as_their_word_says(case: dict[str, Any]) -> None:
+    own = SigningPasskey.from_json(case["passkey"])
+    found = passkey_of(case["statement"].encode(), case["signature"].encode(), [own])
+    assert ("refused" if found is None else "verified") == case["expect"]

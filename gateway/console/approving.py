@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from gateway.approvals import DONE, OPEN
+from gateway.cases.acts import CASE_ACTS
+from gateway.cases.merging import SERIES_ACTS
 from gateway.console.pages import (
     ADMINISTRATORS,
     READERS_OF_THE_LOG,
@@ -22,6 +24,8 @@ from gateway.errors import NotFoundError
 from gateway.signin import Role
 from gateway.standing import roster
 
+# What these would change is told in words of cases and names of series: they are for those who sign.
+OF_CASES = frozenset({*CASE_ACTS, *SERIES_ACTS})
 SHOWN_CLOSED = 50  # the newest; the log has them all
 
 
@@ -42,9 +46,11 @@ def approval(desk: Desk, visit: Visit) -> Answer:
     with desk.node.store.reading() as tx:
         own = roster(tx, desk.node).passkeys.get(session.person, ())
     may_sign = proposal.state == OPEN and Role.ADMINISTRATOR in session.roles and session.person not in proposal.signers
+    for_signers = proposal.act in OF_CASES and Role.ADMINISTRATOR not in session.roles
     values = {
         "proposal": proposal,
-        "changes": desk.approvals.difference(proposal.id),
+        "for_signers": for_signers,
+        "changes": [] if for_signers else desk.approvals.difference(proposal.id),
         "may_sign": may_sign,
         "has_signing_passkey": bool(own),
         "arguments": {name: _shown(value) for name, value in sorted(proposal.arguments.items())},
