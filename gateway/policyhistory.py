@@ -98,11 +98,13 @@ def _changes(tx: Transaction, before: str, after: str) -> RuleChanges | None:
         return None  # its texts are not kept, or were read by other rules than today's
 
 
-def since_when(node: Node, policy: str) -> int:
-    """When a policy that is in force came into it; 0 where this log does not say."""
-    found = LogSearch(node).find({"kind": EventKind.POLICY_ACTIVATED}, limit=1).leaves
-    event = found[0].event if found else None
-    return event.at if event is not None and event.subject == policy else 0
+def since_when(node: Node, policy: str) -> int | None:
+    """When a policy that is in force came into it; 0 where this log does not say, None while it is still being read."""
+    found = LogSearch(node).find({"kind": EventKind.POLICY_ACTIVATED}, limit=1)
+    event = found.leaves[0].event if found.leaves else None
+    if event is not None and event.subject == policy:
+        return event.at
+    return 0 if found.indexed == found.size else None
 
 
 def signers_by_key(tx: Transaction) -> dict[str, str]:

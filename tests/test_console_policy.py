@@ -17,9 +17,11 @@ from selenium.webdriver.support.ui import Select
 
 from console_browser import Browser, browser, console_node, personal, serving_console
 from console_client import Client, Reply
-from factory import card_of, drafts, enrol, loopback, make_node, make_set
+from factory import card_of, drafts, enrol, events, loopback, make_node, make_set
 from gateway import activation, policytexts
+from gateway.audit import EventKind
 from gateway.console.pages import Desk
+from gateway.console.rendering import when
 from gateway.exchange import Exchange
 from gateway.keyadmin import approvals
 from gateway.model import ENTRY_GROUPS, HandlingCode, Restriction, Surface, VictimStatus
@@ -210,6 +212,18 @@ def test_the_history_tells_of_the_founding_policy_and_of_no_signature(served: Se
     assert f"It began with {len(served.node.policy.rules)} rules" in text
     assert "/log/entry/" not in text  # a page of other roles
     assert "/log/entry/" in served.as_("otto").ask("GET", "/policy/history").text
+
+
+def test_a_log_that_is_still_being_read_is_no_log_that_says_nothing(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dora = served.as_("dora")
+    since = f"<dt>since</dt><dd>{when(events(served.node, EventKind.POLICY_ACTIVATED)[0].at)}</dd>"
+    assert since in dora.ask("GET", "/policy").text
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.logsearch.LogSearch.catch_up", lambda *_: (0, 9))
+        assert "the log is being read" in dora.ask("GET", "/policy").text
+        assert "The log is being read: 0 of 9" in dora.ask("GET", "/policy/history").text
 
 
 def test_the_history_turns_its_pages_without_a_gap(tmp_path: Path) -> None:
