@@ -215,6 +215,8 @@ NONSENSE = (
     ("POST", "/keys/change", {"deed": "rotate", "reason": "r", "purpose": "nonsense"}),
     ("POST", "/partners/change", {"deed": "revoke", "partner": "x", "reason": "r", "since": "nonsense"}),
     ("POST", "/log/pack", {"leaves": ","}),
+    ("GET", "/log?partner=%00", {}),
+    ("POST", "/partners/card", {"card": "\0"}),
 )
 
 

@@ -26,8 +26,10 @@ from gateway.caserecord import (
     Victim,
 )
 from gateway.exchange import Exchange
+from gateway.keyadmin import approvals
 from gateway.model import HandlingCode, Purpose, VictimStatus
 from gateway.signin import Role
+from gateway.store.tables import CaseThread
 from test_console import Served
 
 SECRET = "a lamp-post with a green band, and a tram in the distance"
@@ -131,6 +133,45 @@ def test_a_case_waits_for_what_law_needs_then_shows_what_would_go(served: Served
     assert "XB-NCVI" in pointed
     preview = dora.ask("GET", f"/cases/{identifier}/refer?partner=XB-NCVI").text
     assert "What goes, and what stays" in preview or "not" in preview
+
+
+def test_looking_at_a_case_tells_nobody_anything_and_saying_so_does(served: Served) -> None:
+    dora, identifier = served.as_("dora"), case_of(served)
+
+    def state() -> str:
+        [thread] = served.exchange.talk.threads(identifier)
+        return thread.state
+
+    with served.node.store.transaction() as tx:
+        tx.cases.put_thread(
+            CaseThread(
+                partner="XB-NCVI", id="ab" * 16, case_id=identifier, side="theirs", state="received",
+                purpose="victim_identification", version=1, digest="0" * 64, groups="",
+                created=0, due=0,
+            )
+        )  # fmt: skip
+        leaves = tx.log.size()
+    try:
+        assert "that it was read" in dora.ask("GET", f"/cases/{identifier}").text
+        with served.node.store.reading() as tx:
+            assert tx.log.size() == leaves
+        assert state() == "received"
+        assert dora.ask("POST", f"/cases/{identifier}/read").status == 303
+        assert state() == "read"
+        assert "that it was read" not in dora.ask("GET", f"/cases/{identifier}").text
+    finally:
+        with served.node.store.transaction() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM case_thread")
+
+
+def test_a_proposal_that_can_be_done_no_more_is_shown_as_such(served: Served) -> None:
+    """A case was referred, and has changed since: whoever proposed that still withdraws it from its page."""
+    act = ("case_alert", {"case": case_of(served), "form": "json", "digest": "0" * 64})
+    identifier = approvals(served.node).propose(*act, by="alice")
+    shown = served.as_("alice").ask("GET", f"/approvals/{identifier}")
+    assert shown.status == 200
+    assert "It can be done no more" in shown.text
+    assert served.as_("alice").ask("POST", f"/approvals/{identifier}/withdraw").status == 303
 
 
 def test_nobody_but_analysts_sees_anything_of_a_case(served: Served) -> None:

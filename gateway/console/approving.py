@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.approvals import DONE, OPEN
+from gateway.approvals import DONE, OPEN, Change
 from gateway.cases.acts import CASE_ACTS
 from gateway.cases.merging import SERIES_ACTS
 from gateway.console.pages import (
@@ -20,7 +20,7 @@ from gateway.console.pages import (
 from gateway.console.pages import get as look
 from gateway.crypto import canonical, passkeys
 from gateway.crypto.passkeys import MAX_RESPONSE_BYTES
-from gateway.errors import NotFoundError
+from gateway.errors import ConflictError, DeniedError, NotFoundError
 from gateway.signin import Role
 from gateway.standing import roster
 
@@ -47,10 +47,18 @@ def approval(desk: Desk, visit: Visit) -> Answer:
         own = roster(tx, desk.node).passkeys.get(session.person, ())
     may_sign = proposal.state == OPEN and Role.ADMINISTRATOR in session.roles and session.person not in proposal.signers
     for_signers = proposal.act in OF_CASES and Role.ADMINISTRATOR not in session.roles
+    changes: list[Change] = []
+    outdated = ""
+    if not for_signers:
+        try:
+            changes = desk.approvals.difference(proposal.id)
+        except (ConflictError, NotFoundError, DeniedError) as error:
+            outdated = error.message  # it can be done no more; whoever proposed it still withdraws it from here
     values = {
         "proposal": proposal,
         "for_signers": for_signers,
-        "changes": [] if for_signers else desk.approvals.difference(proposal.id),
+        "outdated": outdated,
+        "changes": changes,
         "may_sign": may_sign,
         "has_signing_passkey": bool(own),
         "arguments": {name: _shown(value) for name, value in sorted(proposal.arguments.items())},

@@ -14,7 +14,7 @@ from gateway.cases import CaseState, Statements
 from gateway.cases.assertions import Wish
 from gateway.cases.custody import chain
 from gateway.cases.custodypage import page as custody_page
-from gateway.cases.threads import Saying
+from gateway.cases.threads import THEIRS, Saying, ThreadState
 from gateway.console.pages import ANALYSTS, Answer, Desk, Download, Page, Redirect, Route, Visit, get, post
 from gateway.errors import DeniedError, MalformedError, NotFoundError
 from gateway.model import HandlingCode, Purpose, VictimStatus
@@ -51,9 +51,8 @@ def cases(desk: Desk, visit: Visit) -> Answer:
 
 
 def case(desk: Desk, visit: Visit) -> Answer:
-    """One case. That somebody has read it is told to whoever referred it."""
+    """One case. The page says by itself that somebody has read it (`read`), by a form of its own."""
     held = desk.exchange.cases.get(_whole(visit))
-    desk.exchange.talk.read(held.row.id)
     threads = desk.exchange.talk.threads(held.row.id)
     with desk.node.store.reading() as tx:
         row = tx.cases.beginning(held.row.id)
@@ -65,6 +64,7 @@ def case(desk: Desk, visit: Visit) -> Answer:
         "missing": row.missing.split(),
         "duties": row.obligations.split(),
         "threads": threads,
+        "unread": any((one.side, one.state) == (THEIRS, ThreadState.RECEIVED) for one in threads),
         "lines": desk.exchange.talk.lines(row.id),
         "partners": [one for one in partners if one != row.source],
         "pointers": [one for one in desk.exchange.referrals.proposals() if one.case == row.id],
@@ -73,6 +73,13 @@ def case(desk: Desk, visit: Visit) -> Answer:
         "purposes": [str(one) for one in Purpose],
     }
     return Page("case.html", values)
+
+
+def read(desk: Desk, visit: Visit) -> Answer:
+    """Somebody here has read a case that was referred to us: whoever referred it is told."""
+    identifier = _whole(visit)
+    desk.exchange.talk.read(identifier)
+    return Redirect(f"/cases/{identifier}")
 
 
 def preview(desk: Desk, visit: Visit) -> Answer:
@@ -212,6 +219,7 @@ def _hasten(desk: Desk, partners: list[str]) -> None:
 ROUTES: tuple[Route, ...] = (
     get("/cases", cases, ANALYSTS),
     get("/cases/{id}", case, ANALYSTS),
+    post("/cases/{id}/read", read, ANALYSTS),
     get("/cases/{id}/refer", preview, ANALYSTS),
     post("/cases/{id}/refer", refer, ANALYSTS, guarded=True),
     post("/cases/{id}/answer", answer, ANALYSTS),

@@ -127,6 +127,15 @@
     };
   }
 
+  // A case that was referred to us: that somebody has opened it is told by a form, since nothing is done by looking
+
+  const unread = document.querySelector("[data-read]");
+  if (unread) {
+    fetch(unread.action, { method: "POST", body: new URLSearchParams(new FormData(unread)), redirect: "manual" })
+      .then(() => unread.remove())
+      .catch(() => {}); // the button stays
+  }
+
   // A list of digests, dropped or chosen. What looks like imagery never leaves this machine
 
   const BEGINS = [
