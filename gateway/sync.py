@@ -674,6 +674,7 @@ class Schedule:
             return
         hour, self._kept_house = self._kept_house // 60, minute
         ownkeys.maintain(self._node)
+        standing.keep_house(self._node)
         self._exchange.epochs.carry()
         self._exchange.server.tidy()
         self._exchange.collections.tidy()

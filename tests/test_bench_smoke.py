@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BENCHES = (
     *("import", "accept", "delta", "poll", "age", "envelope", "policy", "audit", "lookup", "memory"),
-    *("near", "repair", "postgresql", "classes", "taxii", "hashsharing", "notice", "scale", "large"),
+    *("near", "repair", "postgresql", "classes", "taxii", "hashsharing", "notice", "console", "scale", "large"),
 )
 MAX_CPU_SECONDS = 80  # some 40 on a quiet machine; wall time depends on what else runs
 LINE = re.compile(

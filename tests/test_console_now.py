@@ -126,14 +126,16 @@ def test_every_alarm_leads_somewhere_that_exists() -> None:
 def test_what_waits_is_counted_by_role_and_no_text_of_a_case_is_shown(served: Served) -> None:
     calm = replace(RECORD, reference="XA-2026-0043", urgency=Urgency.ROUTINE, category="")
     served.exchange.cases.take_in([replace(RECORD, category=""), calm], form="case_json")
-    alarm(served.node, AlarmKind.CASE_REVIEW_DUE, "0123456789abcdef")
+    alarm(served.node, AlarmKind.CASE_REVIEW_DUE, "0123456789abcdef" * 2)
     alarm(served.node, AlarmKind.CLOCK_SKEW, "XB-NCVI")
     approvals(served.node).propose(*remove_administrator("bob", "moved"), by="alice")
     analyst, administrator, auditor = (page(served, name) for name in ("dora", "alice", "otto"))
     assert "urgent 1 case in the inbox, a child at risk" in analyst
-    assert "1 case in the inbox" in analyst.replace("1 case in the inbox, a child", "")
+    assert "1 other case in the inbox" in analyst
     assert "1 alarm " in analyst
     assert "clock" not in analyst
+    assert f'href="/cases/{"0123456789abcdef" * 2}"' in served.as_("dora").ask("GET", "/").text
+    assert 'href="/cases' not in served.as_("alice").ask("GET", "/").text
     assert "proposal" not in analyst
     assert "in the inbox" not in administrator + auditor
     assert "1 proposal waits for your signature" in administrator
@@ -205,10 +207,13 @@ def test_the_first_screen_lives_and_an_alarm_is_closed_in_the_browser(tmp_path: 
     exchange = Exchange(node)
     with serving_console(exchange), browser() as first:
         first.sign_up(exchange, "alice", Role.ADMINISTRATOR)
-        first.driver.find_element("css selector", "#volume-table summary").click()
+        # By a script: the part renews itself once as soon as it is there, and an element may be another one by then.
+        first.wait(
+            lambda driver: driver.execute_script("document.querySelector('#volume-table summary').click(); return 1")
+        )
         alarm(node, AlarmKind.CLOCK_SKEW, "XB-NCVI")
         first.wait(lambda _: "set the clocks" in first.text)  # it came by itself
-        assert first.driver.find_element("id", "volume-table").get_attribute("open") is not None
+        assert first.driver.execute_script("return document.getElementById('volume-table').open")
         assert first.violations() == []
         first.click("It is dealt with: close it")
         first.wait(lambda _: "Closed, on record." in first.text)

@@ -5,6 +5,7 @@ The acts are taken from `keyadmin.ACTS`: one that is added there is tried here b
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import shutil
@@ -72,7 +73,7 @@ from gateway.node import Node
 from gateway.passkeyacts import add_passkey, remove_passkey
 from gateway.policyacts import activate_policy, cancel_policy
 from gateway.proposals import VERSION, SigningPasskey
-from partner_simulator import held_entries
+from partner_simulator import Network, held_entries
 
 TABLE = SHIPPED_POLICIES / "categories" / "xb-into-xa.toml"
 NAMES = ("one", "two", "three", "stranger")
@@ -694,3 +695,23 @@ def test_any_history_of_acts_leaves_log_and_rows_in_agreement(bench: Bench) -> N
             bench.do((act, SAMPLES[act](bench)), ONE, TWO, THREE)
         standing.settle(bench.node)
     assert bench.executed() > 5
+
+
+def test_what_the_log_says_is_kept_anew_while_a_gateway_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing, "STALE_LEAVES", 20)
+    node = make_node(tmp_path, "XA-NCVI", clock=FakeClock(), quorum=2)
+    network = Network()
+    network.join(node)
+    bootstrap_administrator(node, "alice", SigningKey.generate().public)
+    asked = node.event(EventKind.LOOK_UP, actor="dora", subject="XA-NCVI", details={"asked": 1, "answered": 1})
+    with node.store.transaction() as tx:
+        tx.log.append([asked] * 30)
+    asyncio.run(network.schedule("XA-NCVI").tick())
+    with node.store.reading() as tx:
+        kept = standing._kept(tx, node)
+        assert kept is not None
+        assert kept.leaves >= 32
+        monkeypatch.setattr(type(tx.log), "of_kinds", lambda _log, _kinds, start=0: begins.append(start) or [])
+        begins: list[int] = []
+        assert standing.roster(tx, node).administrators.keys() == {"alice"}
+        assert begins == [kept.leaves]

@@ -55,6 +55,7 @@ ANALYSTS_ALARMS = frozenset(
         AlarmKind.WITHDRAWAL_OVERDUE,
     }
 )
+OF_CASES = frozenset({AlarmKind.CASE_REVIEW_DUE, AlarmKind.CASE_URGENT, AlarmKind.CASE_UNREAD})  # by their local id
 GRAVE = frozenset({AlarmKind.CASE_URGENT, AlarmKind.KEY_EXPIRED, AlarmKind.LOG_FORK, AlarmKind.OWN_LOG})
 
 
@@ -203,6 +204,8 @@ def _shown(row: AlarmRow, someone: Session) -> Shown:
     kind = AlarmKind(row.kind)
     where = PLACES.get(kind, "")
     may_go = any(where == address and roles & someone.roles for _, address, roles, _ in NAVIGATION)
+    if may_go and kind in OF_CASES:
+        where = f"{where}/{row.subject}"
     if kind in ENDED_BY_DEED:
         ends = "deed"
     elif kind in SWEPT:

@@ -60,7 +60,8 @@ def _of_analysts(desk: Desk) -> Iterator[Need]:
     yield Need(
         urgent, "case in the inbox, a child at risk", "cases in the inbox, a child at risk", "/cases", urgent=True
     )
-    yield Need(waiting, "case in the inbox", "cases in the inbox", "/cases")
+    other = "other " if urgent else ""
+    yield Need(waiting, f"{other}case in the inbox", f"{other}cases in the inbox", "/cases")
     yield Need(unseen, "status that nobody has read", "statuses that nobody has read", hint="`gateway status list`")
     yield Need(
         claims,

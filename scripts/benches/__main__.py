@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tests"))  # whole gateways in a
 sys.path.append(str(Path(__file__).parents[2]))
 
 from classes import bench_classes
+from console import bench_console
 from crypto import bench_envelope
 from finding import bench_lookup, bench_memory, measure_deed
 from growth import CHILDREN, bench_scale
@@ -50,10 +51,11 @@ BENCHES: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "taxii": bench_taxii,
     "hashsharing": bench_hashsharing,
     "notice": bench_notice,
+    "console": bench_console,
     "scale": bench_scale,
     "large": bench_large,
 }
-LONG = {"scale", "large"}  # minutes each: only by name, or with --quick
+LONG = {"console", "scale", "large"}  # minutes each: only by name, or with --quick
 
 
 def main() -> None:

@@ -120,10 +120,13 @@
     const source = new EventSource(part.dataset.live);
     source.onmessage = (event) => {
       const open = new Set([...part.querySelectorAll("details[open][id]")].map((one) => one.id));
-      const focus = part.contains(document.activeElement) ? document.activeElement.id : "";
+      // Whoever is in this part with the keyboard stays where they are.
+      const usable = () => [...part.querySelectorAll("a, button, input, summary")];
+      const place = usable().indexOf(document.activeElement);
+      const was = place < 0 ? "" : document.activeElement.outerHTML;
       part.innerHTML = trusted.createHTML(event.data);
       open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
-      if (focus) document.getElementById(focus)?.focus();
+      if (place >= 0) (usable().find((one) => one.outerHTML === was) || usable()[place])?.focus({ preventScroll: true });
     };
   }
 
