@@ -10,7 +10,8 @@ Rules:
    beginning, and at once when it, its passkey or its person is ended. What is guarded wants a proof not older than
    five minutes that it still is the same person (step-up).
 4. A challenge says what it is for and whom, and until when; it carries a MAC, and is used once.
-5. Every row carries a MAC under a key of the keystore: whoever writes the database signs nobody in.
+5. Every row carries a MAC under a key of the keystore, and people and passkeys count as the log has them: whoever
+   writes the database signs nobody in, also by putting back what was there before.
 6. Signing in, signing out, running out, and every refusal stand in the log. Strangers fill it with no more than a few
    refusals a minute.
 
@@ -45,7 +46,7 @@ from gateway.node import Node
 from gateway.partners import length_prefixed
 from gateway.proposals import SigningPasskey
 from gateway.recording import RecordingBound
-from gateway.standing import roster
+from gateway.standing import at_console, roster
 from gateway.store import Transaction
 from gateway.store.consoletables import ConsoleInvitation, ConsolePasskey, ConsolePerson, ConsoleSession
 
@@ -325,6 +326,9 @@ class SignIn:
             if row is None or not self._fits_passkey(row):
                 raise NotFoundError("an unknown passkey")
             person = row.person
+            with self._node.store.reading() as tx:
+                if _passkey(row).key_id not in at_console(tx, self._node, person).key_ids:
+                    raise NotFoundError("a passkey that was removed")
             self._verify("sign in", "", assertion, _passkey(row))
             with self._node.store.transaction() as tx:
                 tx.console.use_passkey(row.credential, self._node.clock())
@@ -386,8 +390,11 @@ class SignIn:
             row = tx.console.session(digest)
             person = tx.console.person(row.person) if row else None
             roles = self._counting(tx, person) if person and self._fits_person(person) else frozenset()
+            keys = at_console(tx, self._node, row.person).key_ids if row else ()
         if row is None or not hmac.compare_digest(row.mac, self._session_mac(row)) or not roles:
             raise UnauthenticatedError(NO_SESSION)
+        if row.key_id not in keys:
+            raise UnauthenticatedError(NO_SESSION)  # its passkey was removed
         if not _lives(row, now):
             self._run_out()
             raise UnauthenticatedError(NO_SESSION)
@@ -506,8 +513,14 @@ class SignIn:
         self._changed(tx, person, person, "passkey added", key_id=passkey.key_id)
 
     def _counting(self, tx: Transaction, person: ConsolePerson) -> frozenset[Role]:
-        """The roles that count now."""
+        """The roles that count now.
+
+        Raises:
+            AuditBrokenError: the log has other ones for this person.
+        """
         roles = _roles(person.roles)
+        if roles != _roles(at_console(tx, self._node, person.name).roles):
+            raise _broken(person.name)
         if Role.ADMINISTRATOR in roles and person.name not in roster(tx, self._node).administrators:
             roles -= {Role.ADMINISTRATOR}
         return roles

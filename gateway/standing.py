@@ -13,7 +13,9 @@ Nobody who can write the database can change this. The audit log says who became
 5. A leaf that is read is proved to stand under the newest signed checkpoint.
 6. A passkey signs for an administrator from the executed proposal on that names its public key, until one that takes it
    away, or until the administrator is removed. It is read from what was signed; no row is believed.
-7. The log of a restored gateway begins anew (`restoring`). Its leaf 0 names the digest of what the log before it said
+7. Who came in at the console, with which roles and passkeys, and who was ended, is read from the log too: an older row
+   put back signs nobody in (`signin`).
+8. The log of a restored gateway begins anew (`restoring`). Its leaf 0 names the digest of what the log before it said
    (`carry`); that is kept beside the rows, and read on from there as if the log had never ended.
 
 Names of administrators are given once: whoever was removed keeps the row, since old signatures are verified by it.
@@ -47,7 +49,7 @@ from gateway.store.tables import AdministratorRow, PartnerRow
 
 STANDING_META = "standing"  # where the database keeps what was read, under its MAC
 CARRIED_META = "standing carried over"  # … and what the log before this one said, under the digest in leaf 0
-VERSION = "standing 4"
+VERSION = "standing 5"
 _FIRST_VERSION = "standing 1"  # of a gateway that was never restored
 MAX_STANDING_BYTES = 4 << 20  # some thousand partners, and every change of office there ever was
 MAX_ADMINISTRATOR_BYTES = 8 << 10  # two public keys are 2.7 KB in base64
@@ -109,6 +111,14 @@ class PolicyWord:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsoleWord:
+    """What the log says of somebody at the console: the roles that they came in with, and the ids of their passkeys."""
+
+    roles: str = ""
+    key_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Standing:
     """What the first `leaves` leaves of the log say.
 
@@ -128,6 +138,7 @@ class _Standing:
     waiting: PolicyWord | None = None  # the policy that waits for its day
     version: str = VERSION
     tables: Mapping[str, str] = field(default_factory=dict)  # lists and tables in force, each with its head or digest
+    console: Mapping[str, ConsoleWord] = field(default_factory=dict)  # who came in there, and was not ended
 
 
 _BEGINNING = _Standing(0, 0, (), {}, {}, frozenset())
@@ -148,6 +159,11 @@ def roster(tx: Transaction, node: Node) -> Roster:
 def was_executed(tx: Transaction, node: Node, proposal: str) -> bool:
     """Whether the log says that a proposal was done, whatever its row says. Known for as long as it could be signed."""
     return proposal in _read(tx, node).executed
+
+
+def at_console(tx: Transaction, node: Node, person: str) -> ConsoleWord:
+    """What the log says of somebody at the console; nothing of whoever never came in, or was ended."""
+    return _read(tx, node).console.get(person, ConsoleWord())
 
 
 def policy_in_force(tx: Transaction, node: Node) -> PolicyWord:
@@ -484,6 +500,7 @@ _KINDS = (
     EventKind.NEVER_AGAIN_CHANGED,
     EventKind.ALLOW_LIST_CHANGED,
     EventKind.CATEGORY_TABLE_ACTIVATED,
+    EventKind.CONSOLE_CHANGED,
 )
 _BEGINNINGS = (EventKind.GATEWAY_INITIALISED, EventKind.GATEWAY_RESTORED)
 
@@ -602,6 +619,8 @@ def _told(standing: _Standing, index: int, event: Event, *, demo: bool) -> _Stan
         case EventKind.CATEGORY_TABLE_ACTIVATED:
             table = {_categories(text_member(details, "scheme")): text_member(details, "table")}
             return replace(standing, tables={**standing.tables, **table})
+        case EventKind.CONSOLE_CHANGED:
+            return replace(standing, console=_console_after(standing, details))
         case EventKind.PAUSED:
             return replace(standing, paused=standing.paused | {_scope(details)})
         case _:
@@ -643,6 +662,23 @@ def _partners_after_key(standing: _Standing, details: dict[str, object]) -> Mapp
     return {**standing.partners, owner: replace(word, compromised=(*word.compromised, lost))}
 
 
+def _console_after(standing: _Standing, details: dict[str, object]) -> Mapping[str, ConsoleWord]:
+    person, deed = text_member(details, "person"), text_member(details, "deed")
+    word = standing.console.get(person, ConsoleWord())
+    match deed:
+        case "joined":
+            word = replace(word, roles=text_member(details, "roles"))
+        case "passkey added":
+            word = replace(word, key_ids=(*word.key_ids, text_member(details, "key_id")))
+        case "passkey removed":
+            gone = text_member(details, "key_id")
+            word = replace(word, key_ids=tuple(one for one in word.key_ids if one != gone))
+        case "ended":
+            word = ConsoleWord()
+    rest = {name: one for name, one in standing.console.items() if name != person}
+    return {**rest, person: word} if word != ConsoleWord() else rest
+
+
 def _policy_told(details: dict[str, object]) -> PolicyWord:
     key_ids = texts_member(details, "key_ids") if "key_ids" in details else ()
     on = text_member(details, "on") if "on" in details else ""
@@ -678,6 +714,7 @@ def _dump(standing: _Standing) -> bytes:
             "waiting": _policy_members(standing.waiting) if standing.waiting else [],
             "never_again": list(standing.never_again),
             "tables": dict(standing.tables),
+            "console": {name: [one.roles, list(one.key_ids)] for name, one in standing.console.items()},
         }
     )
 
@@ -716,6 +753,7 @@ def _parse(raw: bytes) -> _Standing:
         _policy_word(value.get("waiting", [])),
         text_member(members, "standing"),
         _tables(value.get("tables", {})),  # as above
+        _console(value.get("console", {})),
     )
 
 
@@ -737,6 +775,17 @@ def _policy_word(value: canonical.JsonValue) -> PolicyWord | None:
 def _tables(value: canonical.JsonValue) -> Mapping[str, str]:
     assert isinstance(value, dict)
     return {name: text_member(dict(value), name) for name in value}
+
+
+def _console(value: canonical.JsonValue) -> Mapping[str, ConsoleWord]:
+    assert isinstance(value, dict)
+    found = {}
+    for name, one in value.items():
+        assert isinstance(one, list)
+        roles, key_ids = one
+        assert isinstance(key_ids, list)
+        found[name] = ConsoleWord(str(roles), tuple(str(key) for key in key_ids))
+    return found
 
 
 def _list_end(value: canonical.JsonValue) -> tuple[int, str]:

@@ -232,6 +232,20 @@ def test_a_header_of_any_octets_is_no_proof_of_a_session(served: Served) -> None
     assert dora.ask("POST", "/look-up", raw=b"x", headers=headers).status == 403
 
 
+def test_a_page_that_follows_by_itself_breaks_off_cleanly_when_the_log_is_broken(served: Served) -> None:
+    watching = served.as_("alice").watch("/sync/live")
+    assert watching.readline().startswith(b"data: ")
+    with served.node.store.transaction() as tx:
+        before = tx.connection.exec_driver_sql("SELECT roles FROM console_person WHERE name = 'alice'").scalar_one()
+        tx.connection.exec_driver_sql("UPDATE console_person SET roles = 'auditor' WHERE name = 'alice'")
+    try:
+        assert b"HTTP/1.1" not in watching.read()  # nor does a second answer stand behind the first
+    finally:
+        watching.close()
+        with served.node.store.transaction() as tx:
+            tx.connection.exec_driver_sql(f"UPDATE console_person SET roles = '{before}' WHERE name = 'alice'")
+
+
 def test_a_page_that_follows_by_itself_ends_with_the_role_that_it_is_for(served: Served) -> None:
     watching = served.as_("alice").watch("/sync/live")
     assert watching.readline().startswith(b"data: ")
@@ -249,6 +263,7 @@ def give(served: Served, name: str, roles: str) -> None:
         assert row is not None
         row.roles = roles
         served.signin._put_person(tx, row)
+        served.signin._changed(tx, name, name, "joined", roles=roles)
 
 
 def test_words_of_cases_in_a_proposal_are_for_those_who_sign(served: Served) -> None:

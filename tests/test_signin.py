@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlmodel import SQLModel
 
 from authenticator import ORIGIN, Authenticator, challenge_in
 from console_browser import personal
@@ -305,6 +306,30 @@ def test_whoever_writes_the_database_gets_nowhere(signin: SignIn, node: Node, fo
     way = ways.get(forgery, lambda: signin.session(begun.cookie))
     with pytest.raises((UnauthenticatedError, NotFoundError, AuditBrokenError)):
         way()
+
+
+@pytest.mark.parametrize("end", ["the person", "the passkey"])
+def test_what_was_ended_does_not_come_back_with_its_old_rows(signin: SignIn, node: Node, end: str) -> None:
+    key, begun = join(signin, "dora")
+    tables = ("console_person", "console_passkey", "console_session")
+    with node.store.reading() as tx:
+        old = {name: tx.connection.exec_driver_sql(f"SELECT * FROM {name}").mappings().all() for name in tables}
+    if end == "the person":
+        signin.end_person("dora", by="alice")
+    else:
+        other = Authenticator("another")
+        made = other.create(challenge_in(signin.begin_passkey(begun.session)))
+        signin.add_passkey(begun.session, "another", made)
+        signin.drop_passkey(begun.session, begun.session.key_id)
+    with node.store.transaction() as tx:
+        for name in reversed(tables):
+            tx.connection.exec_driver_sql(f"DELETE FROM {name}")
+        for name, rows in old.items():
+            tx.connection.execute(SQLModel.metadata.tables[name].insert(), [dict(row) for row in rows])
+    with pytest.raises((UnauthenticatedError, AuditBrokenError)):
+        signin.session(begun.cookie)
+    with pytest.raises((UnauthenticatedError, AuditBrokenError)):
+        enter(signin, key)
 
 
 # Passkeys that sign proposals

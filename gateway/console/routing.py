@@ -244,15 +244,15 @@ class Counter:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), route.live)
                 break
-            # Who has gone to lunch is signed out, however many pages are open; and a role may have ended meanwhile.
-            someone = await asyncio.to_thread(self._someone, request, quiet=True)
-            if someone is None or not (route.roles is None or route.roles & someone.roles):
-                break
-            visit = replace(visit, someone=someone)
             try:
+                # Who has gone to lunch is signed out, however many pages are open; and a role may have ended meanwhile.
+                someone = await asyncio.to_thread(self._someone, request, quiet=True)
+                if someone is None or not (route.roles is None or route.roles & someone.roles):
+                    break
+                visit = replace(visit, someone=someone)
                 text = await asyncio.to_thread(self._fragment, route, visit)
             except GatewayError:
-                break  # the browser asks again, and hears why
+                break  # an answer has begun, so there is no other one: the browser asks again, and hears why
         await response.write_eof()
         return response
 
