@@ -28,14 +28,15 @@ from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticator
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from factory import UNBOUNDED, FakeClock, make_node
-from gateway.app import start_console
+from factory import UNBOUNDED, FakeClock, link_to, make_node
+from gateway.app import start, start_console
 from gateway.crypto.keys import SigningKey
 from gateway.exchange import Exchange
 from gateway.keyadmin import bootstrap_administrator
 from gateway.keystore import PersonalKey
 from gateway.node import Node
 from gateway.signin import Role, SignIn
+from gateway.sync import Schedule
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 WAIT_SECONDS = 20
@@ -76,8 +77,12 @@ def personal(name: str) -> PersonalKey:
 
 
 @contextmanager
-def serving_console(exchange: Exchange) -> Iterator[str]:
-    """The console of a gateway, listening; its address."""
+def serving_console(exchange: Exchange, *, partner: Exchange | None = None) -> Iterator[str]:
+    """The console of a gateway, listening; its address.
+
+    Args:
+        partner: whose gateway listens beside it; then the schedule runs that follows it.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -85,11 +90,20 @@ def serving_console(exchange: Exchange) -> Iterator[str]:
     def run(work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(WAIT_SECONDS)
 
-    server = run(start_console(exchange, limits=UNBOUNDED))
+    servers = [run(start_console(exchange, limits=UNBOUNDED))]
+    following = None
+    if partner is not None:
+        there = partner.node
+        servers.append(run(start(partner, limits=UNBOUNDED)))
+        schedule = Schedule(exchange, lambda _card: link_to(there, exchange.node))
+        following = asyncio.run_coroutine_threadsafe(schedule.run_forever(), loop)
     try:
         yield exchange.node.settings.console_url
     finally:
-        run(server.close())
+        if following is not None:
+            following.cancel()
+        for server in servers:
+            run(server.close())
         loop.call_soon_threadsafe(loop.stop)
         thread.join(WAIT_SECONDS)
         loop.close()

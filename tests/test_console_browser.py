@@ -9,7 +9,7 @@ import pytest
 from authenticator import Authenticator, challenge_in
 from console_browser import Browser, browser, console_node, personal, serving_console
 from console_client import Client
-from factory import FakeClock, loopback, make_node
+from factory import FakeClock, befriend, drafts, loopback, make_node, make_set
 from gateway.audit import EventKind
 from gateway.console import ROUTES
 from gateway.exchange import Exchange
@@ -187,3 +187,28 @@ def test_a_partner_is_enrolled_by_the_fingerprint_that_somebody_heard(tmp_path: 
         page.get("/keys")
         assert "not yet" in page.text
         assert page.violations() == []
+
+
+def test_a_partners_sync_is_run_now_and_watched_until_both_ends_are_equal(tmp_path: Path) -> None:
+    clock = FakeClock()
+    node = console_node(tmp_path, administrators=("alice",), clock=clock, sync_interval_seconds=86_400)
+    peer = make_node(tmp_path, "XB-NCVI", clock=clock, **loopback())
+    befriend(node, peer)
+    exchange, partner = Exchange(node), Exchange(peer)
+    make_set(partner, "open", drafts(40))
+    with serving_console(exchange, partner=partner), browser() as page:
+        page.sign_up(exchange, "alice", Role.ADMINISTRATOR, Role.AUDITOR)
+        page.get("/sync")
+        page.wait(lambda _: "40" in page.text and "equal" in page.text)  # the first run is due at once
+        partner.ledger.import_entries("XB-NCVI/open", drafts(20, first=40), actor="tester", form="test")
+        clock.advance(60)
+        assert "60" not in page.text  # the next run is tomorrow
+        page.click("Run now: XB-NCVI")
+        page.wait(lambda _: "It begins now." in page.text)
+        page.wait(lambda _: "1:60" in page.text)  # the page follows by itself
+        assert page.violations() == []
+        page.get("/statistics")
+        assert "60" in page.driver.find_element("css selector", "tbody").text
+        page.get("/log?kind=page_applied")
+        assert page.driver.find_elements("css selector", "tbody tr")
+        assert page.complaints() == []
