@@ -135,6 +135,12 @@ def test_a_case_waits_for_what_law_needs_then_shows_what_would_go(served: Served
     assert "What goes, and what stays" in preview or "not" in preview
 
 
+def received(identifier: str) -> CaseThread:
+    """A thread in which XB has referred a case that nobody here has read."""
+    about = {"case_id": identifier, "purpose": "victim_identification", "version": 1, "digest": "0" * 64, "groups": ""}
+    return CaseThread(partner="XB-NCVI", id="ab" * 16, side="theirs", state="received", created=0, due=0, **about)
+
+
 def test_looking_at_a_case_tells_nobody_anything_and_saying_so_does(served: Served) -> None:
     dora, identifier = served.as_("dora"), case_of(served)
 
@@ -143,13 +149,7 @@ def test_looking_at_a_case_tells_nobody_anything_and_saying_so_does(served: Serv
         return thread.state
 
     with served.node.store.transaction() as tx:
-        tx.cases.put_thread(
-            CaseThread(
-                partner="XB-NCVI", id="ab" * 16, case_id=identifier, side="theirs", state="received",
-                purpose="victim_identification", version=1, digest="0" * 64, groups="",
-                created=0, due=0,
-            )
-        )  # fmt: skip
+        tx.cases.put_thread(received(identifier))
         leaves = tx.log.size()
     try:
         assert "that it was read" in dora.ask("GET", f"/cases/{identifier}").text
@@ -222,3 +222,15 @@ def test_an_analyst_looks_up_a_dropped_list_and_no_picture(served: Served, tmp_p
         assert SECRET in page.text
         assert page.violations() == []
         assert page.complaints() == []
+
+
+@pytest.mark.slow
+def test_that_a_case_was_opened_is_told_by_the_page_itself(served: Served) -> None:
+    identifier = case_of(served)
+    with served.node.store.transaction() as tx:
+        tx.cases.put_thread(received(identifier))
+    with browser() as page:
+        page.sign_up(served.exchange, "fred", Role.ANALYST)
+        page.get(f"/cases/{identifier}")
+        page.wait(lambda _: served.exchange.talk.threads(identifier)[0].state == "read")
+        page.wait(lambda _: "that it was read" not in page.text)
