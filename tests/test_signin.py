@@ -332,6 +332,19 @@ def test_what_was_ended_does_not_come_back_with_its_old_rows(signin: SignIn, nod
         enter(signin, key)
 
 
+def test_who_is_here_as_an_auditor_still_sees_a_log_that_is_broken(signin: SignIn, node: Node) -> None:
+    _, otto = join(signin, "otto", Role.AUDITOR, Role.ANALYST)
+    key, dora = join(signin, "dora")
+    with node.store.transaction() as tx:
+        tx.connection.exec_driver_sql("DELETE FROM meta WHERE key = 'standing'")
+        tx.connection.exec_driver_sql("UPDATE audit_leaf SET event = replace(event, 'dora', 'emil')")
+    assert signin.session(otto.cookie).roles == {Role.AUDITOR}  # and no more than that
+    with pytest.raises(AuditBrokenError):
+        signin.session(dora.cookie)
+    with pytest.raises(AuditBrokenError):  # nobody comes in meanwhile
+        enter(signin, key)
+
+
 # Passkeys that sign proposals
 
 
