@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from console_browser import browser, console_node, personal, serving_console
-from factory import FakeClock, befriend, events, loopback, make_node
+from factory import FakeClock, befriend, drafts, events, loopback, make_node, make_set
 from gateway.alarms import ENDED_BY_DEED, SWEPT, AlarmKind, raise_alarm
 from gateway.audit import EventKind
 from gateway.caserecord import Urgency
@@ -21,7 +22,9 @@ from gateway.keyadmin import approvals, pause, remove_administrator
 from gateway.keylife import DAY_SECONDS
 from gateway.logsearch import KEPT_DAYS, LogSearch
 from gateway.node import Node
+from gateway.opinions import Verdict, Word
 from gateway.signin import Role
+from gateway.store.tables import ClaimRow, StatusLine, Withdrawal, WithdrawalHolder
 from test_console import Served
 from test_console_cases import RECORD, SECRET
 
@@ -144,6 +147,39 @@ def test_what_waits_is_counted_by_role_and_no_text_of_a_case_is_shown(served: Se
         assert SECRET not in text
         assert "found by a hotline" not in text
         assert "XA-2026" not in text
+
+
+def test_what_partners_say_and_nobody_has_answered_is_counted_for_analysts(served: Served) -> None:
+    now, own = served.node.clock(), make_set(served.exchange, "known", drafts(3))
+    with served.node.store.transaction() as tx:
+        set_id = tx.sets.get(own).id or 0
+        for entry, ours in ((1, ()), (2, (Verdict.CONFIRM,)), (3, ())):
+            said = [("XB-NCVI", Verdict.DISPUTE if entry < 3 else Verdict.CONFIRM), *(("XA-NCVI", one) for one in ours)]
+            words = [
+                Word(who, entry, now, one, "lawful" if one is Verdict.DISPUTE else "seen", 1, now) for who, one in said
+            ]
+            tx.opinions.join(set_id, words)
+        for agency, seen in (("XB-NCVI", 0), ("XC-NCVI", 0), ("XC-NCVI", now), ("XA-NCVI", 0)):
+            number = hashlib.sha256(f"{agency} {seen}".encode()).hexdigest()[:32]
+            row = {"agency": agency, "number": number, "version": 1, "status": "lead", "at": now, "sealed": b""}
+            tx.statuses.put(StatusLine(**row, received=now, seen=seen))
+        for number, word in ((1, "open"), (2, "agree")):
+            tx.statuses.put_claim(ClaimRow(id=f"{number:032x}", partner="XB-NCVI", word=word))
+        for number, due, state in ((1, now - 1, "outstanding"), (2, now + 1, "outstanding"), (3, now - 1, "applied")):
+            row = {"id": f"{number:032x}", "kind": "withdrawal", "set_name": own, "origin": "XA-NCVI", "epoch": 1}
+            counts = {"from_seq": 1, "until_seq": 2, "entries": 1, "reason": "made up", "created": now, "due": due}
+            tx.withdrawals.add(Withdrawal(**row, **counts))
+            holder = {"withdrawal": row["id"], "holder": "XB-NCVI", "via": "", "entries": 1, "state": state}
+            tx.withdrawals.put_holder(WithdrawalHolder(**holder))
+    analyst, administrator, auditor = (page(served, name) for name in ("dora", "alice", "otto"))
+    assert "1 entry of ours is disputed, and we have said nothing" in analyst
+    assert "2 statuses that nobody has read" in analyst
+    assert "1 lead that a partner holds too waits for an answer" in analyst
+    for text in (analyst, administrator):
+        assert "urgent 1 withdrawal is past its deadline" in text
+    assert "withdrawal" not in auditor
+    for words in ("disputed", "nobody has read", "waits for an answer"):
+        assert words not in administrator + auditor
 
 
 def test_a_proposal_that_somebody_signed_waits_for_others(served: Served) -> None:

@@ -77,7 +77,7 @@ def _measured(scale: Scale, page: Browser, size: int, database: str | None) -> d
         node = console_node(Path(place), HUB, administrators=("alice",), clock=clock, random=SYSTEM_RANDOM, **more)
         stack.callback(node.store.close)
         exchange = Exchange(node)
-        _furnish(Path(place), exchange, clock)
+        _furnish(scale, Path(place), exchange, clock)
         days = scale.size(DAYS, 40)
         _fill(node, clock, size, days)
         standing.keep_house(node)  # as the schedule does each minute
@@ -101,14 +101,14 @@ def _measured(scale: Scale, page: Browser, size: int, database: str | None) -> d
 # A gateway that has been at work for a year
 
 
-def _furnish(folder: Path, exchange: Exchange, clock: FakeClock) -> None:
+def _furnish(scale: Scale, folder: Path, exchange: Exchange, clock: FakeClock) -> None:
     """Partners, a list under fifty labels, and cases."""
-    for number in range(ENROLLED):
+    for number in range(scale.size(ENROLLED, 1)):
         peer = make_node(folder, f"X{'BCDE'[number % 4]}-P{number:03}", clock=clock, **loopback())
         befriend(exchange.node, peer)
         peer.store.close()
     make_set(exchange, "identified", drafts(LISTED))
-    exchange.cases.take_in([_case(number) for number in range(CASES)], form="case_json")
+    exchange.cases.take_in([_case(number) for number in range(scale.size(CASES, 3))], form="case_json")
 
 
 def _case(number: int) -> CaseRecord:
