@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gateway.alarms import ENDED_BY_DEED, NEXT, SWEPT, AlarmKind, close_by_hand
 from gateway.console.pages import ADMINISTRATORS, EVERY_ROLE, Answer, Desk, Page, Redirect, Route, Visit, get, post
 from gateway.console.rendering import NAVIGATION
+from gateway.console.syncing import said_error
 from gateway.console.volume import volume
 from gateway.console.waiting import needs
 from gateway.errors import MalformedError
@@ -184,7 +185,7 @@ def _partners(tx: Transaction, at: int) -> list[PartnerCard]:
                 last_success=job.last_success if job else 0,
                 lag=job.lag_changes if job else -1,
                 next_run=job.next_run if job and row.state == ACTIVE else 0,
-                error=job.last_error if job and job.failures else "",
+                error=said_error(job) if job else "",
                 different=tuple(different.get(row.agency, ())),
             )
         )

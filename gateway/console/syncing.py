@@ -60,7 +60,7 @@ def _job(tx: Transaction, job: ScheduleRow, now: int, paused: set[str], sets: li
     word = "running" if job.lease_until > now else "failing" if job.failures else "waiting"
     if {job.partner, "*"} & paused:
         word = "paused"
-    error = job.last_error if job.failures else ""
+    error = said_error(job)
     return {
         "partner": job.partner,
         "word": word,
@@ -74,6 +74,11 @@ def _job(tx: Transaction, job: ScheduleRow, now: int, paused: set[str], sets: li
         "waiting_out": len(tx.mail.waiting(job.partner)),
         "sets": [_mirror(one) for one in sets],
     }
+
+
+def said_error(job: ScheduleRow) -> str:
+    """What the last run failed with, in words alone: the class before them is for programs."""
+    return job.last_error.partition(": ")[2] or job.last_error if job.failures else ""
 
 
 def _mirror(one: HashSet) -> dict[str, object]:
