@@ -21,6 +21,7 @@ from processes import SET_OPTIONS, Fleet, Installed, side_by_side
 DATABASE = Path("/var/lib/dpkg/info")
 LEAST_ENTRIES = 50_000
 EMPTY_FILE = "d41d8cd98f00b204e9800998ecf8427e"  # MD5 of nothing: no file of evidence, and in every list
+LINE_FEED = "68b329da9893e34099c7d8ad5cb9c940"  # MD5 of one line feed: known good, by the list every gateway comes with
 SET = "XA-NCVI/installed-files"
 FOLLOW_SECONDS = 60
 
@@ -73,16 +74,17 @@ def _is_compared(node: Node) -> bool:
 
 def test_a_real_list_arrives_whole_by_push_and_by_following(tmp_path: Path) -> None:
     listed = installed_files(tmp_path / "list.md5sums")
-    wanted = listed.keys() - {EMPTY_FILE}
+    wanted = listed.keys() - {EMPTY_FILE, LINE_FEED}
     with Fleet(tmp_path) as fleet:
         everybody = xa, xb, xc = fleet.found("XA-NCVI", "XB-NCVI", "XC-NCVI")
         fleet.befriend(*everybody)
-        # 1. Import: every different digest once, duplicates and empty files told.
+        # 1. Import: every different digest once, duplicates, empty files and what is known good told.
         xa.run("set", "create", "installed-files", *(word for pair in SET_OPTIONS.items() for word in pair))
         done = xa.ask("import", str(tmp_path / "list.md5sums"), "--set", "installed-files")
         assert done["read"] == listed.total()
         assert (done["refused"], done["added"]) == (listed[EMPTY_FILE], len(wanted))
-        assert done["repeated"] + done["unchanged"] == done["accepted"] - len(wanted)
+        assert (done["known_good"], done["never_again"]) == (int(LINE_FEED in listed), 0)
+        assert done["repeated"] + done["unchanged"] == done["accepted"] - len(wanted) - done["known_good"]
         # 2. The same file again adds nothing.
         again = xa.ask("import", str(tmp_path / "list.md5sums"), "--set", "installed-files")
         assert (again["added"], again["updated"]) == (0, 0)
