@@ -449,6 +449,7 @@ def test_watching_goes_on_after_a_round_that_failed(node: Node, monkeypatch: pyt
         monkeypatch.setattr(watch, "look", look)
         task = asyncio.create_task(watch.run_forever())
         while len(rounds) < 3:
+            assert not task.done(), "one failed round ended the watch"
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -168,6 +168,7 @@ def test_ordinary_words_go(node: Node) -> None:
     )
     desk, case = kept(node, persons=persons(description=words))
     desk.propose(case, "P-1", AlertForm.HTML)
+    assert alert_of(Casebook(node).get(case), "P-1", node.today).person.description == words
 
 
 def test_html_of_hostile_texts_runs_nothing(node: Node) -> None:
