@@ -602,9 +602,12 @@ async def _plain_words() -> AsyncIterator[None]:
     except aiohttp.ClientSSLError as error:
         raise PartnerError("there is no TLS connection with the partner") from error
     except aiohttp.ClientConnectorError as error:
-        raise _LostError("the partner cannot be reached") from error
+        raise _LostError(
+            "the partner cannot be reached",
+            remedy="ask its people whether its gateway runs, and whether this machine may reach it",
+        ) from error
     except TimeoutError as error:
-        raise _LostError("the partner did not answer in time") from error
+        raise _LostError("the partner did not answer in time", remedy="try again later") from error
     except (aiohttp.ClientError, OSError) as error:
         raise BrokenOffError("the connection with the partner broke off") from error
 

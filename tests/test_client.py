@@ -515,8 +515,9 @@ async def test_a_connection_that_breaks_is_said_plainly(xa: Exchange, xb: Exchan
         with pytest.raises(PartnerError, match="broke off"):
             await link.mailbox(0)
     async with link_to(xa.node, xb.node) as link:
-        with pytest.raises(PartnerError, match="cannot be reached"):
+        with pytest.raises(PartnerError, match="cannot be reached") as lost:
             await link.mailbox(0)
+        assert "ask its people" in lost.value.remedy
     with pytest.raises(PartnerError, match="closed"):
         await link.mailbox(0)
 
